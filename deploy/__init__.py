@@ -1,0 +1,1 @@
+"""The embedded one-machine stack, the demo, and what a cluster needs."""

@@ -1,0 +1,1 @@
+"""Ray job entrypoints: one driver process a job."""

@@ -1,0 +1,155 @@
+"""The JobSpec union that users submit, and the ticket that a driver receives.
+
+Torch-free, and the only module of this layer that the control plane imports.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from workers.specs import AdapterSpec, DataSpec, HypLoraSpec, ResourcesSpec, Spec, TrainingSpec
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""Form of job, model and alias names: safe in URLs, file names and MLflow model URIs."""
+
+
+class RegistrySpec(Spec):
+    """Where the finished adapter is registered."""
+
+    model_name: str | None = Field(None, pattern=NAME_PATTERN)
+    """Registered model that gets the new version; by default the job's name."""
+
+    alias: str | None = Field(None, pattern=r"^(?!v?\d+$)(?!latest$)[A-Za-z][A-Za-z0-9._-]{0,63}$")
+    """Alias to point at the new version, such as "champion"; by default none is moved."""
+
+
+class FinetuneSpec(Spec):
+    """Fine-tune a frozen base model with an adapter and register the result."""
+
+    kind: Literal["finetune"]
+    """What the job does."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    """Name of the job, for people; need not be unique."""
+
+    base_model: str = Field(min_length=1, max_length=512)
+    """A Hugging Face id, the path of a local folder, or an MLflow URI (models:/… or runs:/…)."""
+
+    adapter: AdapterSpec = HypLoraSpec()
+    """The adapter to train; HypLoRA by default."""
+
+    data: DataSpec
+    """Rows to train on and to hold out."""
+
+    training: TrainingSpec = TrainingSpec()
+    """Optimisation settings."""
+
+    resources: ResourcesSpec = ResourcesSpec()
+    """What the job asks of the cluster."""
+
+    registry: RegistrySpec = RegistrySpec()
+    """Where the adapter is registered."""
+
+    @model_validator(mode="after")
+    def _every_worker_gets_rows(self) -> "FinetuneSpec":
+        if self.training.batch_size % self.resources.num_workers:
+            raise ValueError(
+                f"training.batch_size {self.training.batch_size} must be a multiple of "
+                f"resources.num_workers {self.resources.num_workers}"
+            )
+        return self
+
+    @property
+    def registered_model_name(self) -> str:
+        """Name under which the adapter is registered."""
+        return self.registry.model_name or self.name
+
+
+JobSpec = FinetuneSpec
+"""Every kind of job; grows into a union discriminated on `kind`."""
+
+
+class FileRef(Spec):
+    """An uploaded data set as a driver finds it."""
+
+    uri: str
+    """Where the rows lie: an absolute path on storage that every node sees."""
+
+    sha256: str
+    """Digest of the stored bytes, for lineage and to detect damage."""
+
+    num_rows: int
+    """Rows that were validated at upload."""
+
+
+class JobTicket(Spec):
+    """A job made ready for its driver: the spec with every reference resolved.
+
+    Travels in an environment variable of the Ray job, which API clients can read: no secrets.
+    """
+
+    job_id: str
+    """The service's id; also the Ray Train run name, so that a new attempt resumes."""
+
+    attempt: int = Field(ge=1)
+    """Counts the submissions of this job."""
+
+    run_id: str
+    """The MLflow run that tracks the job."""
+
+    tracking_uri: str
+    """MLflow server, as the workers reach it."""
+
+    storage_path: str
+    """Folder for checkpoints on storage that every node sees."""
+
+    spec: JobSpec
+    """What the user asked for."""
+
+    files: dict[str, FileRef]
+    """Every file id that the spec names."""
+
+
+TICKET_VARIABLE = "HYPLORA_JOB_TICKET"
+"""Environment variable in which a driver finds its ticket as JSON."""
+
+
+class RunTag(StrEnum):
+    """MLflow run tags through which drivers and the control plane tell each other about a job."""
+
+    JOB_ID = "hyplora.job_id"
+    FAILURE_CODE = "hyplora.failure_code"
+    FAILURE_MESSAGE = "hyplora.failure_message"
+    MODEL_NAME = "hyplora.model_name"
+    MODEL_VERSION = "hyplora.model_version"
+
+
+class RunMetric(StrEnum):
+    """MLflow metrics of a training run; the step axis is the optimizer step."""
+
+    LOSS = "train/loss"
+    LEARNING_RATE = "train/learning_rate"
+    GRADIENT_NORM = "train/gradient_norm"
+    TOKENS_PER_S = "train/tokens_per_s"
+    CURVATURE = "train/curvature"
+    EVAL_LOSS = "eval/loss"
+    STEP = "progress/step"
+    TOTAL_STEPS = "progress/total_steps"
+    SECONDS_LEFT = "progress/seconds_left"
+
+
+class FailureCode(StrEnum):
+    """Stable reasons for which a job fails; docs/api.md says what to do about each."""
+
+    BASE_MODEL_NOT_FOUND = "base-model-not-found"
+    BASE_MODEL_UNUSABLE = "base-model-unusable"
+    DATA_INVALID = "data-invalid"
+    ROW_TOO_LONG = "row-too-long"
+    TARGET_MODULES_NOT_FOUND = "target-modules-not-found"
+    LOSS_NOT_FINITE = "loss-not-finite"
+    RESOURCES_UNAVAILABLE = "resources-unavailable"
+    WORKERS_LOST = "workers-lost"
+    ADAPTER_UNUSABLE = "adapter-unusable"
+    DRIVER_LOST = "driver-lost"
+    INTERNAL = "internal"

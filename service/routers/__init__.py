@@ -1,0 +1,1 @@
+"""HTTP routers: each translates requests into one lifecycle call and back."""

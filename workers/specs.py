@@ -1,0 +1,159 @@
+"""What a user asks for below the job: adapter, data, optimisation and resources.
+
+Torch-free: the control plane validates these at the edge, and the workers read the same objects.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+FILE_ID_PATTERN = r"^file-[0-9a-f]{16}$"
+"""Form of the ids under which uploaded data sets are kept."""
+
+
+class Spec(BaseModel):
+    """Base of every `*Spec`: frozen, closed to unknown fields, documented by its docstrings."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class LowRankSpec(Spec):
+    """What LoRA and HypLoRA have in common; the names are those of PEFT's newer tuners."""
+
+    r: int = Field(8, ge=1, le=512)
+    """Rank: inner dimension of the low-rank update."""
+
+    alpha: float = Field(16.0, gt=0)
+    """Scale: the update is multiplied by alpha / r (alpha / sqrt(r) with use_rslora)."""
+
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout probability on the adapter's input while training."""
+
+    target_modules: tuple[str, ...] | str = Field("all-linear", min_length=1)
+    """Name suffixes of the linear layers to adapt, one regular expression, or "all-linear"."""
+
+    init_weights: bool = True
+    """True starts at exactly the base model (B = 0); False draws B at random, for tests."""
+
+    use_rslora: bool = False
+    """Rank-stabilised scale alpha / sqrt(r)."""
+
+
+class LoraSpec(LowRankSpec):
+    """Plain LoRA, PEFT's own: the baseline."""
+
+    method: Literal["lora"] = "lora"
+    """Which adapter this is."""
+
+
+class HypLoraSpec(LowRankSpec):
+    """A HypLoRA adapter: LoRA's update with the radial gain of the Lorentz model."""
+
+    method: Literal["hyplora"] = "hyplora"
+    """Which adapter this is."""
+
+    curvature: float = Field(1.0, gt=0)
+    """The paper's K > 0, in units of norm_scale squared; the sectional curvature is -1/K."""
+
+    learn_curvature: bool = False
+    """Learn K in every adapted layer, starting at `curvature`."""
+
+    norm_scale: float | None = Field(None, gt=0)
+    """Norm scale nu in which hidden states are measured; by default sqrt(d_in) of each layer."""
+
+    radius_cap: float = Field(4.0, gt=0, le=80)
+    """Largest hyperbolic radius ||x|| / (nu sqrt(K)) that enters the gain; tokens beyond are clipped."""
+
+
+def _method_of(value: Any) -> str:
+    """Tag of an adapter spec; HypLoRA where the user names no method."""
+    if isinstance(value, dict):
+        return str(value.get("method", "hyplora"))
+    return str(getattr(value, "method", "hyplora"))
+
+
+AdapterSpec = Annotated[
+    Annotated[HypLoraSpec, Tag("hyplora")] | Annotated[LoraSpec, Tag("lora")],
+    Discriminator(_method_of),
+]
+"""The adapter a job trains."""
+
+
+class DataSpec(Spec):
+    """Which rows are trained on and which are held out for the evaluation loss."""
+
+    train: str = Field(pattern=FILE_ID_PATTERN)
+    """File id of the training rows, from POST /v1/files."""
+
+    validation: str | None = Field(None, pattern=FILE_ID_PATTERN)
+    """File id of held-out rows; without it, `validation_rows` are cut from the training rows."""
+
+    validation_rows: int = Field(0, ge=0)
+    """How many rows, drawn by `seed`, are held out of `train` when no `validation` file is given."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of the held-out draw."""
+
+    max_length: int | None = Field(None, ge=8)
+    """Longest row in tokens, by default the base model's context; a longer row fails the job."""
+
+    @model_validator(mode="after")
+    def _one_source_of_validation_rows(self) -> "DataSpec":
+        if self.validation is not None and self.validation_rows:
+            raise ValueError("give either validation or validation_rows, not both")
+        return self
+
+
+class TrainingSpec(Spec):
+    """How the adapter is optimised: AdamW, linear warm-up, linear decay to zero."""
+
+    learning_rate: float = Field(3e-4, gt=0)
+    """Peak learning rate."""
+
+    num_epochs: int = Field(3, ge=1)
+    """Passes over the training rows, unless max_steps ends the training earlier."""
+
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps after which training ends, if that is before num_epochs are done."""
+
+    batch_size: int = Field(16, ge=1)
+    """Rows in one optimizer step, over all workers."""
+
+    micro_batch_size: int = Field(4, ge=1)
+    """Most rows that one worker holds in one forward pass; the rest is accumulated."""
+
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises from zero."""
+
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this global norm."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the frozen base model; "auto" keeps the one it is stored in."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of initialisation, data order and dropout."""
+
+    eval_every_steps: int | None = Field(None, ge=1)
+    """Steps between evaluations; without it the evaluation loss is measured at the end only."""
+
+    checkpoint_every_steps: int = Field(50, ge=1)
+    """Steps between checkpoints: at most this much work is lost when a worker dies."""
+
+
+class ResourcesSpec(Spec):
+    """What the job asks of the cluster."""
+
+    num_workers: int = Field(1, ge=1, le=64)
+    """Data-parallel training processes."""
+
+    cpus_per_worker: int = Field(1, ge=1, le=256)
+    """CPU cores reserved for, and used by, each worker."""
+
+    gpus_per_worker: Literal[0, 1] | None = None
+    """GPUs a worker; by default one where the cluster has enough of them, else none."""
