@@ -137,19 +137,3 @@ class RunMetric(StrEnum):
     STEP = "progress/step"
     TOTAL_STEPS = "progress/total_steps"
     SECONDS_LEFT = "progress/seconds_left"
-
-
-class FailureCode(StrEnum):
-    """Stable reasons for which a job fails; docs/api.md says what to do about each."""
-
-    BASE_MODEL_NOT_FOUND = "base-model-not-found"
-    BASE_MODEL_UNUSABLE = "base-model-unusable"
-    DATA_INVALID = "data-invalid"
-    ROW_TOO_LONG = "row-too-long"
-    TARGET_MODULES_NOT_FOUND = "target-modules-not-found"
-    LOSS_NOT_FINITE = "loss-not-finite"
-    RESOURCES_UNAVAILABLE = "resources-unavailable"
-    WORKERS_LOST = "workers-lost"
-    ADAPTER_UNUSABLE = "adapter-unusable"
-    DRIVER_LOST = "driver-lost"
-    INTERNAL = "internal"

@@ -3,6 +3,7 @@
 Torch-free: the control plane validates these at the edge, and the workers read the same objects.
 """
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -157,3 +158,19 @@ class ResourcesSpec(Spec):
 
     gpus_per_worker: Literal[0, 1] | None = None
     """GPUs a worker; by default one where the cluster has enough of them, else none."""
+
+
+class FailureCode(StrEnum):
+    """Stable reasons for which a job fails; docs/api.md says what to do about each."""
+
+    BASE_MODEL_NOT_FOUND = "base-model-not-found"
+    BASE_MODEL_UNUSABLE = "base-model-unusable"
+    DATA_INVALID = "data-invalid"
+    ROW_TOO_LONG = "row-too-long"
+    TARGET_MODULES_NOT_FOUND = "target-modules-not-found"
+    LOSS_NOT_FINITE = "loss-not-finite"
+    RESOURCES_UNAVAILABLE = "resources-unavailable"
+    WORKERS_LOST = "workers-lost"
+    ADAPTER_UNUSABLE = "adapter-unusable"
+    DRIVER_LOST = "driver-lost"
+    INTERNAL = "internal"
