@@ -3,10 +3,11 @@
 Torch-free, and the only module of this layer that the control plane imports.
 """
 
+import re
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from workers.specs import AdapterSpec, DataSpec, HypLoraSpec, ResourcesSpec, Spec, TrainingSpec
 
@@ -20,8 +21,15 @@ class RegistrySpec(Spec):
     model_name: str | None = Field(None, pattern=NAME_PATTERN)
     """Registered model that gets the new version; by default the job's name."""
 
-    alias: str | None = Field(None, pattern=r"^(?!v?\d+$)(?!latest$)[A-Za-z][A-Za-z0-9._-]{0,63}$")
+    alias: str | None = Field(None, pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")
     """Alias to point at the new version, such as "champion"; by default none is moved."""
+
+    @field_validator("alias")
+    @classmethod
+    def _alias_is_not_reserved(cls, alias: str | None) -> str | None:
+        if alias is not None and (alias == "latest" or re.fullmatch(r"v\d+", alias)):
+            raise ValueError(f"{alias!r} is reserved by MLflow; choose another, such as champion")
+        return alias
 
 
 class FinetuneSpec(Spec):
