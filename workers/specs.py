@@ -4,7 +4,7 @@ Torch-free: the control plane validates these at the edge, and the workers read 
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -65,10 +65,10 @@ class HypLoraSpec(LowRankSpec):
     """Norm scale nu in which hidden states are measured; by default sqrt(d_in) of each layer."""
 
     radius_cap: float = Field(4.0, gt=0, le=80)
-    """Largest hyperbolic radius ||x|| / (nu sqrt(K)) that enters the gain; tokens beyond are clipped."""
+    """Largest hyperbolic radius ||x|| / (nu sqrt(K)) in the gain; tokens beyond are clipped to it."""
 
 
-def _method_of(value: Any) -> str:
+def _method_of(value: object) -> str:
     """Tag of an adapter spec; HypLoRA where the user names no method."""
     if isinstance(value, dict):
         return str(value.get("method", "hyplora"))
@@ -92,7 +92,7 @@ class DataSpec(Spec):
     """File id of held-out rows; without it, `validation_rows` are cut from the training rows."""
 
     validation_rows: int = Field(0, ge=0)
-    """How many rows, drawn by `seed`, are held out of `train` when no `validation` file is given."""
+    """Rows, drawn by `seed`, that are held out of `train` when no `validation` file is given."""
 
     seed: int = Field(0, ge=0)
     """Seed of the held-out draw."""
