@@ -65,7 +65,7 @@ class HypLoraSpec(LowRankSpec):
     """Norm scale nu in which hidden states are measured; by default sqrt(d_in) of each layer."""
 
     radius_cap: float = Field(4.0, gt=0, le=80)
-    """Largest hyperbolic radius ||x|| / (nu sqrt(K)) in the gain; tokens beyond are clipped to it."""
+    """Largest radius ||x|| / (nu sqrt(K)) in the gain; tokens beyond are clipped to it."""
 
 
 def _method_of(value: object) -> str:
