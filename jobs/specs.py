@@ -131,17 +131,3 @@ class RunTag(StrEnum):
     FAILURE_MESSAGE = "hyplora.failure_message"
     MODEL_NAME = "hyplora.model_name"
     MODEL_VERSION = "hyplora.model_version"
-
-
-class RunMetric(StrEnum):
-    """MLflow metrics of a training run; the step axis is the optimizer step."""
-
-    LOSS = "train/loss"
-    LEARNING_RATE = "train/learning_rate"
-    GRADIENT_NORM = "train/gradient_norm"
-    TOKENS_PER_S = "train/tokens_per_s"
-    CURVATURE = "train/curvature"
-    EVAL_LOSS = "eval/loss"
-    STEP = "progress/step"
-    TOTAL_STEPS = "progress/total_steps"
-    SECONDS_LEFT = "progress/seconds_left"

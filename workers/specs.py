@@ -174,3 +174,17 @@ class FailureCode(StrEnum):
     ADAPTER_UNUSABLE = "adapter-unusable"
     DRIVER_LOST = "driver-lost"
     INTERNAL = "internal"
+
+
+class RunMetric(StrEnum):
+    """MLflow metrics of a training run; the step axis is the optimizer step."""
+
+    LOSS = "train/loss"
+    LEARNING_RATE = "train/learning_rate"
+    GRADIENT_NORM = "train/gradient_norm"
+    TOKENS_PER_S = "train/tokens_per_s"
+    CURVATURE = "train/curvature"
+    EVAL_LOSS = "eval/loss"
+    STEP = "progress/step"
+    TOTAL_STEPS = "progress/total_steps"
+    SECONDS_LEFT = "progress/seconds_left"
