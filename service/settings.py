@@ -1,0 +1,130 @@
+"""What an operator configures, read from HYPLORA_* environment variables and nowhere else.
+
+One machine needs none of them; a cluster sets the database, the addresses and the shared folders.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Settings of one control-plane process.
+
+    Secrets are not among them: the API token is a file, MLflow's credentials are
+    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and Ray's token comes by RAY_AUTH_MODE
+    and RAY_AUTH_TOKEN_PATH.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="HYPLORA_", frozen=True, use_attribute_docstrings=True, extra="ignore"
+    )
+
+    home: Path = Path("~/.hyplora")
+    """Folder of everything below that has no setting of its own."""
+
+    host: str = "127.0.0.1"
+    """Address the API listens on."""
+
+    port: int = Field(8800, ge=0, le=65535)
+    """Port the API listens on."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe log record that is written."""
+
+    token_path: Path = Path("token")
+    """File that holds the bearer token; readable by its owner alone. Default: token under home."""
+
+    database_url: str = ""
+    """SQLAlchemy URL with an asyncio driver. Default: a SQLite file under home."""
+
+    files_dir: Path = Path("files")
+    """Uploaded data sets, on storage that every node sees. Default: files under home."""
+
+    storage_path: str = ""
+    """Checkpoints: a folder or object-store URI that every node sees. Default: under home."""
+
+    ray_address: str = "http://127.0.0.1:8265"
+    """Ray's dashboard and Jobs API, as this process reaches it."""
+
+    ray_dashboard_url: str = ""
+    """The same as a browser reaches it, for links. Default: ray_address."""
+
+    mlflow_tracking_uri: str = "http://127.0.0.1:5000"
+    """MLflow server, as this process, the drivers and the CLI reach it."""
+
+    mlflow_ui_url: str = ""
+    """The same as a browser reaches it, for links. Default: mlflow_tracking_uri."""
+
+    mlflow_experiment: str = "hyplora"
+    """MLflow experiment that holds every job's run."""
+
+    driver_python: str = Field("python", pattern=r"^[A-Za-z0-9_./+-]+$")
+    """Python interpreter of the drivers on the cluster; it goes into a shell command."""
+
+    max_live_drivers: PositiveInt = 2
+    """Jobs that are on the Ray cluster at a time; the others stay queued here."""
+
+    max_attempts: PositiveInt = 3
+    """Submissions of one job before a lost driver fails it."""
+
+    poll_interval_s: PositiveFloat = 1.0
+    """Seconds between two looks at the queue, at Ray and at MLflow."""
+
+    lease_ttl_s: PositiveFloat = 30.0
+    """Seconds after which another replica takes over from a silent one."""
+
+    sse_heartbeat_s: PositiveFloat = 15.0
+    """Seconds between comments on a silent event stream, so that proxies keep it open."""
+
+    max_upload_bytes: PositiveInt = 2 * 1024**3
+    """Largest data set accepted by POST /v1/files."""
+
+    @field_validator("ray_address", "ray_dashboard_url", "mlflow_tracking_uri", "mlflow_ui_url")
+    @classmethod
+    def _url_holds_no_secret(cls, url: str) -> str:
+        """Addresses travel in links and in the drivers' environment, which API clients can read."""
+        if not url:
+            return url
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"give an address such as http://127.0.0.1:5000, not {url!r}")
+        if parts.username or parts.password:
+            raise ValueError("give credentials by environment variables, not inside the address")
+        return url.rstrip("/")
+
+    @field_validator("database_url")
+    @classmethod
+    def _driver_is_asynchronous(cls, url: str) -> str:
+        if url and not url.startswith(("sqlite+aiosqlite:", "postgresql+")):
+            raise ValueError(
+                "give a URL such as sqlite+aiosqlite:////var/lib/hyplora/hyplora.db or "
+                "postgresql+asyncpg://user@host/hyplora"
+            )
+        return url
+
+    @model_validator(mode="after")
+    def _defaults_lie_under_home(self) -> Self:
+        home = self.home.expanduser().absolute()
+        resolved: dict[str, object] = {
+            "home": home,
+            # Joining keeps an absolute path as it is.
+            "token_path": home / self.token_path.expanduser(),
+            "files_dir": home / self.files_dir.expanduser(),
+            "database_url": self.database_url or f"sqlite+aiosqlite:///{home / 'hyplora.db'}",
+            "storage_path": self.storage_path or str(home / "checkpoints"),
+            "ray_dashboard_url": self.ray_dashboard_url or self.ray_address,
+            "mlflow_ui_url": self.mlflow_ui_url or self.mlflow_tracking_uri,
+        }
+        for name, value in resolved.items():
+            object.__setattr__(self, name, value)
+        return self
+
+    @cached_property
+    def is_sqlite(self) -> bool:
+        """Whether the database is one file that only this machine can open."""
+        return self.database_url.startswith("sqlite")
