@@ -1,0 +1,318 @@
+"""The embedded stack: Ray head, MLflow server and API on one machine, from one command.
+
+Everything listens on loopback only, Ray and the API ask for tokens, and all state lies under one
+folder. `hyplora up` runs this module; the demo and the tests start the same stack from Python.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TextIO
+
+from rich.console import Console
+
+from deploy.processes import ChildProcess, ProcessError, free_ports, is_port_free
+
+_HOST = "127.0.0.1"
+_START_TIMEOUT_S = 180.0
+_OBJECT_STORE_BYTES = 256 * 2**20
+
+
+class StackError(Exception):
+    """The stack cannot run; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class StackPorts:
+    """Ports that users open; zero takes a free one."""
+
+    api: int = 8800
+    mlflow: int = 5000
+    ray_dashboard: int = 8265
+
+    def resolved(self) -> "StackPorts":
+        """Replace zeros by free ports.
+
+        Raises:
+            StackError: If a named port is taken.
+        """
+        spare = iter(free_ports(3))
+        chosen = [wanted or next(spare) for wanted in (self.api, self.mlflow, self.ray_dashboard)]
+        for option, port in zip(
+            ("--port", "--mlflow-port", "--dashboard-port"), chosen, strict=True
+        ):
+            if not is_port_free(port):
+                raise StackError(
+                    f"port {port} is taken: stop what listens there or pass {option} 0"
+                )
+        return StackPorts(*chosen)
+
+
+class LocalStack:
+    """The three servers as child processes; stop it in a `finally`, or use it as a context."""
+
+    def __init__(self, home: Path, ports: StackPorts = StackPorts()) -> None:
+        self.home = home.expanduser().resolve()
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _lock_home(self.home)
+        self._ports = ports.resolved()
+        self.token = _ensure_secret(self.home / "token")
+        self._ray_token_path = self.home / "ray-token"
+        _ensure_secret(self._ray_token_path)
+        # Not under home: the paths of Ray's sockets must stay under 107 bytes.
+        self._ray_folder = Path(tempfile.mkdtemp(prefix="hyplora-ray-"))
+        self.children: dict[str, ChildProcess] = {}
+
+    @property
+    def api_url(self) -> str:
+        """Where the control plane answers."""
+        return f"http://{_HOST}:{self._ports.api}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Where MLflow's page and registry are."""
+        return f"http://{_HOST}:{self._ports.mlflow}"
+
+    @property
+    def ray_dashboard_url(self) -> str:
+        """Where Ray's dashboard and Jobs API are."""
+        return f"http://{_HOST}:{self._ports.ray_dashboard}"
+
+    def start(self, announce: Callable[[str], None] = lambda _line: None) -> None:
+        """Start all three servers and wait until they answer.
+
+        Raises:
+            StackError: If one of them does not come up.
+        """
+        announce("starting Ray, MLflow and the API (the first start takes about half a minute)")
+        self.start_ray()
+        self.start_mlflow()
+        self._await("ray", f"{self.ray_dashboard_url}/api/version", self._ray_headers())
+        announce(f"Ray dashboard  {self.ray_dashboard_url}")
+        self._await("mlflow", f"{self.mlflow_url}/health", {})
+        announce(f"MLflow         {self.mlflow_url}")
+        self.start_service()
+        self._await("service", f"{self.api_url}/readyz", {})
+        announce(f"API            {self.api_url}/docs")
+        endpoint = {
+            "url": self.api_url,
+            "mlflow_tracking_uri": self.mlflow_url,
+            "ray_dashboard_url": self.ray_dashboard_url,
+        }
+        (self.home / "endpoint.json").write_text(json.dumps(endpoint, indent=2) + "\n")
+
+    def start_ray(self) -> None:
+        """Start the Ray head node with its dashboard."""
+        gcs, client, agent_http, agent_grpc, runtime_env, metrics = free_ports(6)
+        options = {
+            "port": gcs,
+            "node-ip-address": _HOST,
+            "dashboard-host": _HOST,
+            "dashboard-port": self._ports.ray_dashboard,
+            "ray-client-server-port": client,
+            "dashboard-agent-listen-port": agent_http,
+            "dashboard-agent-grpc-port": agent_grpc,
+            "runtime-env-agent-port": runtime_env,
+            "metrics-export-port": metrics,
+            "min-worker-port": 0,
+            "max-worker-port": 0,
+            "object-store-memory": _OBJECT_STORE_BYTES,
+            "temp-dir": self._ray_folder,
+        }
+        command = [_script("ray"), "start", "--head", "--block", "--disable-usage-stats"]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        self._spawn("ray", command, self._ray_environment())
+
+    def start_mlflow(self) -> None:
+        """Start the MLflow tracking server and model registry on SQLite and a folder."""
+        folder = self.home / "mlflow"
+        folder.mkdir(exist_ok=True)
+        command = [
+            *(_script("mlflow"), "server", "--host", _HOST, "--port", str(self._ports.mlflow)),
+            *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+            *("--artifacts-destination", str(folder / "artifacts"), "--workers", "1"),
+        ]
+        # Nothing here uses MLflow's own job runner, which costs 0.7 GB.
+        environment = _environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self._spawn("mlflow", command, environment)
+
+    def start_service(self) -> None:
+        """Start the control plane."""
+        command = [
+            *(sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app"),
+            *("--host", _HOST, "--port", str(self._ports.api), "--log-level", "warning"),
+        ]
+        self._spawn("service", command, self._service_environment())
+
+    def await_service(self) -> None:
+        """Wait until the control plane, started again, reaches everything it needs."""
+        self._await("service", f"{self.api_url}/readyz", {})
+
+    def supervise(self) -> NoReturn:
+        """Block until a server ends.
+
+        Raises:
+            StackError: When one has ended, with the end of its log.
+        """
+        while True:
+            self._require_alive()
+            time.sleep(1.0)
+
+    def stop(self) -> None:
+        """Stop everything that was started, the API first, and free the state folder."""
+        for name in ("service", "ray", "mlflow"):
+            if child := self.children.pop(name, None):
+                child.stop()
+        (self.home / "endpoint.json").unlink(missing_ok=True)
+        shutil.rmtree(self._ray_folder, ignore_errors=True)
+        self._lock.close()
+
+    def __enter__(self) -> "LocalStack":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _spawn(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        log_path = self.home / "logs" / f"{name}.log"
+        self.children[name] = ChildProcess(name, command, environment, log_path)
+
+    def _require_alive(self) -> None:
+        try:
+            for child in self.children.values():
+                child.require_alive()
+        except ProcessError as error:
+            raise StackError(str(error)) from error
+
+    def _await(self, name: str, url: str, headers: dict[str, str]) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            self._require_alive()
+            if _answers(url, headers):
+                return
+            time.sleep(0.2)
+        tail = self.children[name].log_tail()
+        raise StackError(f"{name} did not answer within {_START_TIMEOUT_S:.0f} s:\n{tail}")
+
+    def _ray_headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._ray_token_path.read_text().strip()}"}
+
+    def _ray_environment(self) -> dict[str, str]:
+        return _environment() | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self._ray_token_path),
+            # Else Ray rewrites the loopback address to the machine's own.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            # Jobs never install packages; without uv's hook Ray starts workers plainly.
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        }
+
+    def _service_environment(self) -> dict[str, str]:
+        return self._ray_environment() | {
+            "HYPLORA_HOME": str(self.home),
+            "HYPLORA_RAY_ADDRESS": self.ray_dashboard_url,
+            "HYPLORA_MLFLOW_TRACKING_URI": self.mlflow_url,
+        }
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with its own interpreter's programs first."""
+    folder = str(Path(sys.executable).parent)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {"PATH": os.pathsep.join((folder, os.environ.get("PATH", "")))}
+
+
+def _script(name: str) -> str:
+    """Path of a console script installed beside this interpreter."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _ensure_secret(path: Path) -> str:
+    """Read the secret in this file, or make one that only its owner can read."""
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+def _lock_home(home: Path) -> TextIO:
+    """Hold the state folder for as long as the returned file is open."""
+    lock = (home / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise StackError(f"another stack runs on {home}; stop it or pass another --home") from error
+    return lock
+
+
+def _answers(url: str, headers: dict[str, str]) -> bool:
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (own http URL)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the process like Ctrl-C, so that `finally` blocks run."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def main() -> int:
+    """Run the stack until Ctrl-C; returns the process's exit code."""
+    parser = argparse.ArgumentParser(prog="hyplora up", description=__doc__)
+    default_home = Path(os.environ.get("HYPLORA_HOME", "~/.hyplora"))
+    ports = StackPorts()
+    parser.add_argument("--home", type=Path, default=default_home, help="folder for all state")
+    parser.add_argument("--port", type=int, default=ports.api, help="API port; 0 takes a free one")
+    parser.add_argument("--mlflow-port", type=int, default=ports.mlflow)
+    parser.add_argument("--dashboard-port", type=int, default=ports.ray_dashboard)
+    options = parser.parse_args()
+    console = Console()
+    try:
+        with terminate_as_interrupt():
+            wanted = StackPorts(options.port, options.mlflow_port, options.dashboard_port)
+            with LocalStack(options.home, wanted) as stack:
+                stack.start(console.print)
+                console.print(f"API token      {stack.home / 'token'}")
+                console.print(
+                    f"Ray token      {stack.home / 'ray-token'} (the dashboard asks for it)"
+                )
+                console.print("Ready; Ctrl-C stops everything.")
+                stack.supervise()
+    except StackError as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
