@@ -1,0 +1,57 @@
+"""Errors that a training rank raises for what a user can act on, each with its stable code.
+
+They cross process boundaries, so the message is the only argument: it says what was given,
+what was expected and what to do next.
+"""
+
+from typing import ClassVar
+
+from workers.specs import FailureCode
+
+
+class WorkerError(Exception):
+    """Base of all errors of this package that a user can act on."""
+
+    code: ClassVar[FailureCode] = FailureCode.INTERNAL
+
+
+class BaseModelNotFoundError(WorkerError):
+    """The base model is neither a folder here, nor on the Hugging Face hub, nor in MLflow."""
+
+    code = FailureCode.BASE_MODEL_NOT_FOUND
+
+
+class BaseModelUnusableError(WorkerError):
+    """The base model was found and cannot be loaded or trained."""
+
+    code = FailureCode.BASE_MODEL_UNUSABLE
+
+
+class DataInvalidError(WorkerError):
+    """The rows cannot be read, or are too few for what was asked."""
+
+    code = FailureCode.DATA_INVALID
+
+
+class RowTooLongError(WorkerError):
+    """A row or a prompt has more tokens than the model or the spec admits."""
+
+    code = FailureCode.ROW_TOO_LONG
+
+
+class TargetModulesNotFoundError(WorkerError):
+    """The adapter's target modules match nothing in the base model that can be adapted."""
+
+    code = FailureCode.TARGET_MODULES_NOT_FOUND
+
+
+class LossNotFiniteError(WorkerError):
+    """The loss or the gradient became infinite or NaN."""
+
+    code = FailureCode.LOSS_NOT_FINITE
+
+
+class AdapterUnusableError(WorkerError):
+    """An adapter or a checkpoint is incomplete, damaged or made for something else."""
+
+    code = FailureCode.ADAPTER_UNUSABLE
