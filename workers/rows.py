@@ -112,7 +112,8 @@ def _explain(kind: str, location: tuple[int | str, ...], message: str) -> tuple[
     field = str(location[0]) if location else None
     match kind:
         case "json_invalid":
-            return None, f"{message[:1].lower()}{message[1:]}; write one JSON object a line"
+            reason = message.removeprefix("Invalid JSON: ").replace("at line 1 column", "at column")
+            return None, f"is no JSON: {reason}; write one JSON object a line"
         case "model_type":
             return None, 'is no JSON object; write {"instruction": "…", "output": "…"}'
         case "missing":
