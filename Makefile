@@ -1,0 +1,66 @@
+# Two commands do all the set-up: `make demo` and `make test`. Needs Python 3.11 or newer and make.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+NOT_BY_DEFAULT := slow or gpu or benchmark
+
+.PHONY: help install demo up test test-slow test-all lint types imports format wheel constraints clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+install: $(INSTALLED)  ## create .venv with the pinned versions of constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than 3.11; run make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[service,workers,demo,dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## fine-tune a real model through the whole stack, in minutes
+	@$(BIN)/python -m deploy.demo
+
+up: $(INSTALLED)  ## run the embedded stack until Ctrl-C
+	@$(BIN)/hyplora up
+
+test: $(INSTALLED)  ## all tests but the slow ones
+	$(BIN)/python -m pytest -m "not ($(NOT_BY_DEFAULT))"
+
+test-slow: $(INSTALLED)  ## the tests that `make test` leaves out
+	$(BIN)/python -m pytest -m "slow and not (gpu or benchmark)"
+
+test-all: test test-slow  ## every test that needs no GPU
+
+lint: $(INSTALLED)  ## style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)  ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(INSTALLED)  ## the layers' import contracts
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)  ## rewrite the formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(INSTALLED)  ## build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+constraints:  ## pin anew what a fresh environment resolves to
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)'
+	$(BIN)/python -m pip install --quiet --editable '.[service,workers,demo,dev]'
+	{ sed -n '/^#/p' constraints.txt; \
+	  $(BIN)/python -m pip freeze --all --exclude-editable | sed -E 's/\+cpu$$//' ; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:  ## remove what was installed and built
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
