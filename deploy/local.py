@@ -101,12 +101,12 @@ class LocalStack:
         announce("starting Ray, MLflow and the API (the first start takes about half a minute)")
         self.start_ray()
         self.start_mlflow()
-        self._await("ray", f"{self.ray_dashboard_url}/api/version", self._ray_headers())
+        self.await_ready("ray")
         announce(f"Ray dashboard  {self.ray_dashboard_url}")
-        self._await("mlflow", f"{self.mlflow_url}/health", {})
+        self.await_ready("mlflow")
         announce(f"MLflow         {self.mlflow_url}")
         self.start_service()
-        self._await("service", f"{self.api_url}/readyz", {})
+        self.await_ready("service")
         announce(f"API            {self.api_url}/docs")
         endpoint = {
             "url": self.api_url,
@@ -158,9 +158,29 @@ class LocalStack:
         ]
         self._spawn("service", command, self._service_environment())
 
-    def await_service(self) -> None:
-        """Wait until the control plane, started again, reaches everything it needs."""
-        self._await("service", f"{self.api_url}/readyz", {})
+    def await_ready(self, name: str) -> None:
+        """Wait until a started server answers; the API answers once it reaches the other two.
+
+        Args:
+            name: `ray`, `mlflow` or `service`.
+
+        Raises:
+            StackError: If any server ended, or this one does not answer in time.
+        """
+        url = {
+            "ray": f"{self.ray_dashboard_url}/api/version",
+            "mlflow": f"{self.mlflow_url}/health",
+            "service": f"{self.api_url}/readyz",
+        }[name]
+        headers = self._ray_headers() if name == "ray" else {}
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            self._require_alive()
+            if _answers(url, headers):
+                return
+            time.sleep(0.2)
+        tail = self.children[name].log_tail()
+        raise StackError(f"{name} did not answer within {_START_TIMEOUT_S:.0f} s:\n{tail}")
 
     def supervise(self) -> NoReturn:
         """Block until a server ends.
@@ -187,6 +207,13 @@ class LocalStack:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def client_environment(self) -> dict[str, str]:
+        """Environment in which the CLI, Ray's and MLflow's clients find this stack."""
+        return self._ray_environment() | {
+            "HYPLORA_HOME": str(self.home),
+            "MLFLOW_TRACKING_URI": self.mlflow_url,
+        }
+
     def _spawn(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         log_path = self.home / "logs" / f"{name}.log"
         self.children[name] = ChildProcess(name, command, environment, log_path)
@@ -197,16 +224,6 @@ class LocalStack:
                 child.require_alive()
         except ProcessError as error:
             raise StackError(str(error)) from error
-
-    def _await(self, name: str, url: str, headers: dict[str, str]) -> None:
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            self._require_alive()
-            if _answers(url, headers):
-                return
-            time.sleep(0.2)
-        tail = self.children[name].log_tail()
-        raise StackError(f"{name} did not answer within {_START_TIMEOUT_S:.0f} s:\n{tail}")
 
     def _ray_headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._ray_token_path.read_text().strip()}"}

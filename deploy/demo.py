@@ -1,0 +1,220 @@
+"""The demo: fine-tune a real model on real word problems through every layer, and measure it.
+
+Starts the embedded stack, submits a HypLoRA job by REST, follows it, pulls the adapter back from
+the registry by its alias and compares exact-match accuracy on held-out problems. Run by `make demo`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft import PeftModel
+from rich.console import Console
+from rich.progress import track
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import hyplora  # noqa: F401  (registers the adapter with PEFT)
+from deploy.demo_assets import DemoAssetError, default_cache_dir, ensure_base_model, ensure_rows
+from deploy.demo_rows import WordProblem, read_problems, split_problems
+from deploy.local import LocalStack, StackError, StackPorts, terminate_as_interrupt
+from service.answers import JobRead
+from service.cli.follow import follow_job
+from service.client import Client, ClientError
+from workers.base_model import load_base_model, load_tokenizer
+from workers.data import render_prompt
+from workers.generate import generate_batch
+from workers.rows import InstructionRow
+from workers.tasks.arithmetic import is_correct
+
+_MODEL_NAME = "asdiv-demo"
+_ALIAS = "champion"
+_NUM_HELD_OUT = 200
+_NUM_EXAMPLES = 4
+_MAX_NEW_TOKENS = 24
+_BATCH_SIZE = 25
+
+
+class DemoError(Exception):
+    """The demo cannot show what it is there to show."""
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Share of held-out problems answered exactly."""
+
+    before: float
+    few_shot: float
+    after: float
+
+
+@dataclass
+class Examinee:
+    """A model under examination on the held-out problems."""
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def accuracy(
+        self, problems: Sequence[WordProblem], label: str, examples: Sequence[WordProblem] = ()
+    ) -> float:
+        """Answer every problem greedily; an answer counts if its last number is right."""
+        shots = [_row(example) for example in examples]
+        prompts = [render_prompt(self.tokenizer, _row(problem), shots) for problem in problems]
+        num_correct = 0
+        for start in track(range(0, len(prompts), _BATCH_SIZE), label, transient=True):
+            batch = slice(start, start + _BATCH_SIZE)
+            answers = generate_batch(
+                self.model, self.tokenizer, prompts[batch], _MAX_NEW_TOKENS, _BATCH_SIZE
+            )
+            num_correct += sum(
+                is_correct(answer, problem.answer)
+                for answer, problem in zip(answers, problems[batch], strict=True)
+            )
+        return num_correct / len(problems)
+
+
+def run_demo(home: Path, num_steps: int, console: Console) -> str:
+    """Run the whole demo and return its machine-readable last line.
+
+    Args:
+        home: State folder of the embedded stack; the run can be looked at there afterwards.
+        num_steps: Optimizer steps of the fine-tune.
+        console: Where to tell what happens.
+
+    Raises:
+        DemoError: If the job did not succeed or the adapter did not improve the model.
+    """
+    started = time.monotonic()
+    cache_dir = default_cache_dir()
+    base_model = ensure_base_model(cache_dir, console)
+    problems = read_problems(ensure_rows(cache_dir, console))
+    training, held_out = split_problems(problems, _NUM_HELD_OUT)
+    console.print(f"{len(training)} problems to train on, {len(held_out)} held out")
+
+    tokenizer = load_tokenizer(str(base_model))
+    base = load_base_model(str(base_model), "auto")
+    examinee = Examinee(base, tokenizer)
+    before = examinee.accuracy(held_out, "base model")
+    few_shot = examinee.accuracy(held_out, "with four examples", training[:_NUM_EXAMPLES])
+    console.print(f"base model: {before:.1%} right, with four examples {few_shot:.1%}")
+
+    with LocalStack(home, StackPorts(0, 0, 0)) as stack:
+        stack.start(console.print)
+        with Client(stack.api_url, stack.token) as client:
+            job = _fine_tune(client, base_model, training, num_steps, console)
+        with tempfile.TemporaryDirectory() as folder:
+            adapter = Path(folder) / "adapter"
+            _hyplora(stack, "pull", f"{_MODEL_NAME}@{_ALIAS}", str(adapter))
+            console.print(f"pulled models:/{_MODEL_NAME}@{_ALIAS} from the registry")
+            _answer_one(stack, adapter, held_out[0], console)
+            tuned = PeftModel.from_pretrained(base, adapter)
+            after = Examinee(tuned, tokenizer).accuracy(held_out, "with the adapter")
+    accuracies = Accuracies(before, few_shot, after)
+    return _verdict(job, accuracies, time.monotonic() - started, console)
+
+
+def _fine_tune(
+    client: Client,
+    base_model: Path,
+    problems: Sequence[WordProblem],
+    num_steps: int,
+    console: Console,
+) -> JobRead:
+    """Upload the rows, submit the job and follow it to its end."""
+    with tempfile.TemporaryFile() as rows:
+        rows.write("".join(json.dumps(problem.as_row()) + "\n" for problem in problems).encode())
+        rows.seek(0)
+        file = client.upload_file(rows, "asdiv-one-step.jsonl")
+    console.print(f"uploaded {file.num_rows} rows as {file.id}")
+    job = client.submit_job(
+        {
+            "kind": "finetune",
+            "name": _MODEL_NAME,
+            "base_model": str(base_model),
+            "adapter": {"method": "hyplora", "r": 8, "alpha": 16, "curvature": 1.0},
+            "data": {"train": file.id, "validation_rows": 40},
+            "training": {
+                "max_steps": num_steps,
+                "batch_size": 4,
+                "learning_rate": 1e-3,
+                "warmup_steps": 10,
+            },
+            "resources": {"cpus_per_worker": 2},
+            "registry": {"alias": _ALIAS},
+        }
+    )
+    console.print(f"submitted {job.id}: {job.links.ray_dashboard or client.url}")
+    job = follow_job(client, job.id, console)
+    if job.status != "succeeded":
+        reason = job.failure.message if job.failure else "no reason was recorded"
+        raise DemoError(f"the job {job.status}: {reason}")
+    return job
+
+
+def _answer_one(stack: LocalStack, adapter: Path, problem: WordProblem, console: Console) -> None:
+    """Answer one held-out problem in fresh processes, without and with the pulled adapter."""
+    prompt = f"{problem.as_row()['instruction']}\n\n{problem.text}"
+    tuned = _hyplora(stack, "generate", str(adapter), prompt)
+    base = _hyplora(stack, "generate", str(adapter), prompt, "--no-adapter")
+    console.print(f"[bold]{problem.text}[/bold]  (answer: {problem.answer:g})")
+    console.print(f"  base model:   {base.strip()}", markup=False)
+    console.print(f"  with HypLoRA: {tuned.strip()}", markup=False)
+
+
+def _hyplora(stack: LocalStack, *arguments: str) -> str:
+    """Run the CLI against the stack in a fresh process and return what it printed."""
+    command = [sys.executable, "-m", "service.cli", *arguments]
+    environment = stack.client_environment()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DemoError(f"hyplora {arguments[0]} failed:\n{done.stderr.strip()}")
+    return done.stdout
+
+
+def _verdict(job: JobRead, accuracies: Accuracies, seconds: float, console: Console) -> str:
+    """Describe the outcome; raises `DemoError` where training did not help."""
+    console.print(
+        f"exact-match accuracy on {_NUM_HELD_OUT} held-out problems: {accuracies.before:.1%} before, "
+        f"{accuracies.few_shot:.1%} with four examples, [bold]{accuracies.after:.1%} after[/bold]"
+    )
+    if accuracies.after <= accuracies.before:
+        raise DemoError("the adapter did not improve the model")
+    assert job.model_version is not None, "a succeeded job has a model version"
+    return (
+        f"demo: ok job={job.id} model_version={job.model_version.version} "
+        f"accuracy_before={accuracies.before:.3f} accuracy_few_shot={accuracies.few_shot:.3f} "
+        f"accuracy_after={accuracies.after:.3f} seconds={seconds:.0f}"
+    )
+
+
+def _row(problem: WordProblem) -> InstructionRow:
+    return InstructionRow.model_validate(problem.as_row())
+
+
+def main() -> int:
+    """Run the demo from the command line; returns the process's exit code."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
+    parser.add_argument("--home", type=Path, default=Path(".hyplora/demo"))
+    parser.add_argument("--steps", type=int, default=150, help="optimizer steps")
+    options = parser.parse_args()
+    console = Console()
+    try:
+        with terminate_as_interrupt():
+            print(run_demo(options.home, options.steps, console))  # noqa: T201
+    except (DemoError, DemoAssetError, StackError, ClientError) as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped; nothing is left running")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
