@@ -5,11 +5,13 @@ One machine needs none of them; a cluster sets the database, the addresses and t
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
 class ServiceSettings(BaseSettings):
@@ -24,7 +26,7 @@ class ServiceSettings(BaseSettings):
         env_prefix="HYPLORA_", frozen=True, use_attribute_docstrings=True, extra="ignore"
     )
 
-    home: Path = Path("~/.hyplora")
+    home: AbsolutePath = Field(Path("~/.hyplora"), validate_default=True)
     """Folder of everything below that has no setting of its own."""
 
     host: str = "127.0.0.1"
@@ -36,28 +38,30 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe log record that is written."""
 
-    token_path: Path = Path("token")
+    token_path: AbsolutePath = Field(default_factory=lambda given: given["home"] / "token")
     """File that holds the bearer token; readable by its owner alone. Default: token under home."""
 
-    database_url: str = ""
+    database_url: str = Field(
+        default_factory=lambda given: f"sqlite+aiosqlite:///{given['home'] / 'hyplora.db'}"
+    )
     """SQLAlchemy URL with an asyncio driver. Default: a SQLite file under home."""
 
-    files_dir: Path = Path("files")
+    files_dir: AbsolutePath = Field(default_factory=lambda given: given["home"] / "files")
     """Uploaded data sets, on storage that every node sees. Default: files under home."""
 
-    storage_path: str = ""
+    storage_path: str = Field(default_factory=lambda given: str(given["home"] / "checkpoints"))
     """Checkpoints: a folder or object-store URI that every node sees. Default: under home."""
 
     ray_address: str = "http://127.0.0.1:8265"
     """Ray's dashboard and Jobs API, as this process reaches it."""
 
-    ray_dashboard_url: str = ""
+    ray_dashboard_url: str = Field(default_factory=lambda given: given["ray_address"])
     """The same as a browser reaches it, for links. Default: ray_address."""
 
     mlflow_tracking_uri: str = "http://127.0.0.1:5000"
     """MLflow server, as this process, the drivers and the CLI reach it."""
 
-    mlflow_ui_url: str = ""
+    mlflow_ui_url: str = Field(default_factory=lambda given: given["mlflow_tracking_uri"])
     """The same as a browser reaches it, for links. Default: mlflow_tracking_uri."""
 
     mlflow_experiment: str = "hyplora"
@@ -88,8 +92,6 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _url_holds_no_secret(cls, url: str) -> str:
         """Addresses travel in links and in the drivers' environment, which API clients can read."""
-        if not url:
-            return url
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"give an address such as http://127.0.0.1:5000, not {url!r}")
@@ -100,29 +102,12 @@ class ServiceSettings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _driver_is_asynchronous(cls, url: str) -> str:
-        if url and not url.startswith(("sqlite+aiosqlite:", "postgresql+")):
+        if not url.startswith(("sqlite+aiosqlite:", "postgresql+")):
             raise ValueError(
                 "give a URL such as sqlite+aiosqlite:////var/lib/hyplora/hyplora.db or "
                 "postgresql+asyncpg://user@host/hyplora"
             )
         return url
-
-    @model_validator(mode="after")
-    def _defaults_lie_under_home(self) -> Self:
-        home = self.home.expanduser().absolute()
-        resolved: dict[str, object] = {
-            "home": home,
-            # Joining keeps an absolute path as it is.
-            "token_path": home / self.token_path.expanduser(),
-            "files_dir": home / self.files_dir.expanduser(),
-            "database_url": self.database_url or f"sqlite+aiosqlite:///{home / 'hyplora.db'}",
-            "storage_path": self.storage_path or str(home / "checkpoints"),
-            "ray_dashboard_url": self.ray_dashboard_url or self.ray_address,
-            "mlflow_ui_url": self.mlflow_ui_url or self.mlflow_tracking_uri,
-        }
-        for name, value in resolved.items():
-            object.__setattr__(self, name, value)
-        return self
 
     @cached_property
     def is_sqlite(self) -> bool:
