@@ -1,7 +1,7 @@
 """The demo: fine-tune a real model on real word problems through every layer, and measure it.
 
 Starts the embedded stack, submits a HypLoRA job by REST, follows it, pulls the adapter back from
-the registry by its alias and compares exact-match accuracy on held-out problems. Run by `make demo`.
+the registry by its alias and compares exact-match accuracy on held-out problems.
 """
 
 import argparse
@@ -180,7 +180,7 @@ def _hyplora(stack: LocalStack, *arguments: str) -> str:
 def _verdict(job: JobRead, accuracies: Accuracies, seconds: float, console: Console) -> str:
     """Describe the outcome; raises `DemoError` where training did not help."""
     console.print(
-        f"exact-match accuracy on {_NUM_HELD_OUT} held-out problems: {accuracies.before:.1%} before, "
+        f"exact matches on {_NUM_HELD_OUT} held-out problems: {accuracies.before:.1%} before, "
         f"{accuracies.few_shot:.1%} with four examples, [bold]{accuracies.after:.1%} after[/bold]"
     )
     if accuracies.after <= accuracies.before:
