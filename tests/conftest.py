@@ -1,0 +1,11 @@
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete tiny base model; read it only."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny-model"))

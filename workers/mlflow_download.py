@@ -1,0 +1,82 @@
+"""Fetching a base model that is named by an MLflow URI, once for each machine."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from workers.errors import BaseModelNotFoundError, BaseModelUnusableError
+
+MLFLOW_SCHEMES = ("models:/", "runs:/")
+
+
+def download_model(uri: str) -> Path:
+    """Download the artifacts behind a `models:/…` or `runs:/…` URI into a cache and return it.
+
+    An alias is resolved to its model version first, since what it points at may change; versions,
+    logged models and runs do not, so a second call, or another rank of this machine, finds
+    the files in place.
+
+    Raises:
+        BaseModelNotFoundError: If MLflow does not have it or does not answer.
+        BaseModelUnusableError: If MLflow is not installed here.
+    """
+    try:
+        import mlflow
+    except ImportError as error:
+        raise BaseModelUnusableError(
+            f"base_model {uri!r} is an MLflow URI and mlflow is not installed here; "
+            "install it, or give a folder or a Hugging Face id"
+        ) from error
+    try:
+        pinned = _pin(uri)
+        target = _cache_folder() / _key(pinned, mlflow.get_tracking_uri())
+        if not target.exists():
+            _download_whole(pinned, target)
+    # An unreachable server is a requests error, which is an OSError.
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BaseModelNotFoundError(
+            f"base_model {uri!r} could not be fetched from MLflow at {mlflow.get_tracking_uri()}: "
+            f"{reason}; check the URI and that the server answers"
+        ) from error
+    return target
+
+
+def _pin(uri: str) -> str:
+    """The URI with an alias or `latest` replaced by the version it points at now."""
+    import mlflow
+
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    if uri.startswith("models:/") and at:
+        version = mlflow.MlflowClient().get_model_version_by_alias(name, alias).version
+        return f"models:/{name}/{version}"
+    if uri.startswith("models:/") and uri.endswith("/latest"):
+        name = name.removesuffix("/latest")
+        versions = mlflow.MlflowClient().search_model_versions(f"name='{name}'")
+        newest = max((int(found.version) for found in versions), default=0)
+        return f"models:/{name}/{newest}"
+    return uri
+
+
+def _cache_folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "hyplora" / "mlflow"
+
+
+def _key(uri: str, tracking_uri: str) -> str:
+    return hashlib.sha256(f"{tracking_uri}\n{uri}".encode()).hexdigest()[:32]
+
+
+def _download_whole(uri: str, target: Path) -> None:
+    """Download beside the target and rename, so that other ranks never see half a model."""
+    import mlflow
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="partial-") as partial:
+        local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=partial)
+        try:
+            Path(local).rename(target)
+        except OSError:
+            if not target.exists():  # another rank was faster: its files are the same
+                raise
