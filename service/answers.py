@@ -1,0 +1,226 @@
+"""What the HTTP API answers, as clients read it: open to fields that a newer service adds."""
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.states import JobStatus
+
+
+class Answer(BaseModel):
+    """Base of everything the service answers."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        validate_by_name=True,
+        serialize_by_alias=True,
+    )
+
+
+Item = TypeVar("Item", bound=Answer)
+
+
+class Page(Answer, Generic[Item]):
+    """A part of a list."""
+
+    data: list[Item]
+    """The items of this part."""
+
+    has_more: bool = False
+    """Whether another part follows; ask for it with `after` set to the last id of this one."""
+
+
+class FileRead(Answer):
+    """An uploaded data set."""
+
+    id: str
+    """Stable id, `file-` and 16 hexadecimal digits."""
+
+    filename: str
+    """Name that the file had on the user's machine."""
+
+    size_bytes: int
+    """Length of the stored bytes."""
+
+    sha256: str
+    """Digest of the stored bytes."""
+
+    num_rows: int
+    """Rows that were validated."""
+
+    created_at: datetime
+    """When the upload ended."""
+
+
+class ProgressRead(Answer):
+    """How far a training is; what is not known yet is null."""
+
+    step: int | None = None
+    """Optimizer steps done."""
+
+    total_steps: int | None = None
+    """Optimizer steps to do."""
+
+    loss: float | None = None
+    """Training loss of the last reported step."""
+
+    tokens_per_s: float | None = None
+    """Tokens trained on a second, over all workers."""
+
+    seconds_left: float | None = None
+    """Estimated time until the last step is done."""
+
+    eval_loss: float | None = None
+    """Loss on the held-out rows at the last evaluation."""
+
+
+class FailureRead(Answer):
+    """Why a job failed."""
+
+    code: str
+    """Stable reason; docs/api.md says what to do about each."""
+
+    message: str
+    """A sentence for the user."""
+
+    log_tail: str | None = None
+    """Last lines of the driver's log."""
+
+
+class ModelVersionRead(Answer):
+    """The registered model version that a job made."""
+
+    name: str
+    """Registered model."""
+
+    version: str
+    """Number of the version."""
+
+    alias: str | None = None
+    """Alias that was pointed at the version."""
+
+    uri: str
+    """MLflow's URI of the version."""
+
+
+class LinksRead(Answer):
+    """Where a job can be looked at; null while unknown."""
+
+    self_: str | None = Field(None, alias="self")
+    """The job itself."""
+
+    events: str | None = None
+    """Its history."""
+
+    logs: str | None = None
+    """Its driver's log."""
+
+    ray_dashboard: str | None = None
+    """Page of the Ray dashboard."""
+
+    mlflow_run: str | None = None
+    """Page of the MLflow run."""
+
+    model_version: str | None = None
+    """Page of the registered model version."""
+
+
+class JobRead(Answer):
+    """The record of a job."""
+
+    id: str
+    """Stable id, `job-` and 16 hexadecimal digits."""
+
+    kind: str
+    """What the job does."""
+
+    name: str
+    """The user's name for it."""
+
+    status: JobStatus
+    """Where the job stands."""
+
+    terminal: bool
+    """Whether the state is final."""
+
+    spec: dict[str, Any]
+    """What the user asked for, with defaults filled in."""
+
+    attempt: int
+    """Submissions to the cluster so far."""
+
+    created_at: datetime
+    """When the job was accepted."""
+
+    started_at: datetime | None = None
+    """When it was first submitted to the cluster."""
+
+    finished_at: datetime | None = None
+    """When it reached its final state."""
+
+    progress: ProgressRead | None = None
+    """How far the training is."""
+
+    failure: FailureRead | None = None
+    """Why the job failed."""
+
+    model_version: ModelVersionRead | None = None
+    """What the job made."""
+
+    links: LinksRead = LinksRead()
+    """Where else the job can be looked at."""
+
+
+class EventRead(Answer):
+    """One entry of a job's history."""
+
+    id: int
+    """Grows with time; the `Last-Event-ID` from which a stream resumes."""
+
+    job_id: str
+    """The job."""
+
+    created_at: datetime
+    """When it happened."""
+
+    type: Literal["status", "progress", "message"]
+    """What `data` holds."""
+
+    data: dict[str, Any]
+    """status: status, previous, terminal, reason; progress: ProgressRead; message: level, text."""
+
+
+class InfoRead(Answer):
+    """What a client needs to know about a service."""
+
+    version: str
+    """Version of the service."""
+
+    mlflow_tracking_uri: str
+    """MLflow server, as clients reach it."""
+
+    ray_dashboard_url: str
+    """Ray dashboard, as a browser reaches it."""
+
+
+class CheckRead(Answer):
+    """Whether one thing that the service needs works."""
+
+    ok: bool
+    """Whether it does."""
+
+    detail: str | None = None
+    """What is wrong, or what was found."""
+
+
+class ReadinessRead(Answer):
+    """Whether the service can work."""
+
+    status: str
+    """In one word."""
+
+    checks: dict[str, CheckRead]
+    """One entry each for the database, Ray and MLflow."""
