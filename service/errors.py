@@ -1,0 +1,227 @@
+"""What can go wrong in the control plane, and how each error reads as an RFC 9457 problem.
+
+ServiceError
+├── TokenFileError                   the service does not start
+├── RefusedError                     Ray or MLflow refused what it will refuse again
+└── ProblemError                     has an HTTP status and a stable code
+    ├── UnauthorizedError            401 unauthorized
+    ├── JobNotFoundError             404 job-not-found
+    ├── DataFileNotFoundError        404 file-not-found
+    ├── JobAlreadyEndedError         409 job-already-ended
+    ├── RequestTooLargeError         413 request-too-large
+    ├── UploadTooLargeError          413 upload-too-large
+    ├── RequestInvalidError          422 request-invalid
+    ├── SpecInvalidError             422 spec-invalid
+    ├── UploadMalformedError         422 upload-malformed
+    ├── DatasetInvalidError          422 dataset-invalid
+    ├── InternalError                500 internal
+    ├── StorageFullError             507 storage-full
+    └── UnavailableError             503, a part of the system does not answer: try again
+        ├── DatabaseUnavailableError 503 database-unavailable
+        ├── RayUnavailableError      503 ray-unavailable
+        └── MlflowUnavailableError   503 mlflow-unavailable
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong with what was sent."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    field: str
+    """Path of the field, such as adapter.curvature; "body" for the whole."""
+
+    value: bool | int | float | str | None = None
+    """What was given, where it is a single value."""
+
+    message: str
+    """What is wrong with it."""
+
+    line: int | None = None
+    """Line of an uploaded file, from 1."""
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 lays it out."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    type: str
+    """urn:hyplora:problem: and the code."""
+
+    title: str
+    """What this kind of problem is; the same for every occurrence."""
+
+    status: int
+    """The HTTP status."""
+
+    detail: str
+    """What happened this time and what to do about it."""
+
+    code: str
+    """Stable name of this kind of problem, listed in docs/api.md."""
+
+    instance: str | None = None
+    """urn:hyplora:request: and the id under which the service logged the request."""
+
+    errors: list[FieldError] = []
+    """The fields at fault, where fields are."""
+
+
+class ServiceError(Exception):
+    """Base of the control plane's errors; the message says what to do next."""
+
+
+class TokenFileError(ServiceError):
+    """The file with the API token is missing, empty or open to others."""
+
+
+class RefusedError(ServiceError):
+    """Ray or MLflow refused a request that it will refuse again."""
+
+
+class ProblemError(ServiceError):
+    """An error that is an answer to an HTTP request."""
+
+    code: ClassVar[str]
+    status: ClassVar[int]
+
+    def __init__(self, detail: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.errors = tuple(errors)
+
+    @classmethod
+    def title(cls) -> str:
+        """The docstring's first line: what this kind of problem is."""
+        return (inspect.getdoc(cls) or cls.code).splitlines()[0].rstrip(".")
+
+    def problem(self, request_id: str | None) -> Problem:
+        """The document that answers the request."""
+        return Problem(
+            type=f"urn:hyplora:problem:{self.code}",
+            title=self.title(),
+            status=self.status,
+            detail=str(self),
+            code=self.code,
+            instance=request_id and f"urn:hyplora:request:{request_id}",
+            errors=list(self.errors),
+        )
+
+
+class UnauthorizedError(ProblemError):
+    """The request carries no valid bearer token."""
+
+    code, status = "unauthorized", 401
+
+
+class JobNotFoundError(ProblemError):
+    """No job has this id."""
+
+    code, status = "job-not-found", 404
+
+
+class DataFileNotFoundError(ProblemError):
+    """No uploaded file has this id."""
+
+    code, status = "file-not-found", 404
+
+
+class JobAlreadyEndedError(ProblemError):
+    """The job has ended and cannot be cancelled."""
+
+    code, status = "job-already-ended", 409
+
+
+class RequestTooLargeError(ProblemError):
+    """The body is larger than this endpoint reads."""
+
+    code, status = "request-too-large", 413
+
+
+class UploadTooLargeError(ProblemError):
+    """The uploaded file is larger than this service accepts."""
+
+    code, status = "upload-too-large", 413
+
+
+class RequestInvalidError(ProblemError):
+    """A parameter of the request is not valid."""
+
+    code, status = "request-invalid", 422
+
+
+class SpecInvalidError(ProblemError):
+    """The job's specification is not valid."""
+
+    code, status = "spec-invalid", 422
+
+
+class UploadMalformedError(ProblemError):
+    """The upload is not the form that this endpoint reads."""
+
+    code, status = "upload-malformed", 422
+
+
+class DatasetInvalidError(ProblemError):
+    """A row of the uploaded file is not valid."""
+
+    code, status = "dataset-invalid", 422
+
+
+class InternalError(ProblemError):
+    """The service failed in a way that nobody foresaw."""
+
+    code, status = "internal", 500
+
+
+class StorageFullError(ProblemError):
+    """There is no room for the uploaded file."""
+
+    code, status = "storage-full", 507
+
+
+class UnavailableError(ProblemError):
+    """A part of the system does not answer."""
+
+    code, status = "unavailable", 503
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The service's database does not answer."""
+
+    code, status = "database-unavailable", 503
+
+
+class RayUnavailableError(UnavailableError):
+    """The Ray cluster does not answer."""
+
+    code, status = "ray-unavailable", 503
+
+
+class MlflowUnavailableError(UnavailableError):
+    """The MLflow server does not answer."""
+
+    code, status = "mlflow-unavailable", 503
+
+
+def problems(*kinds: type[ProblemError]) -> dict[int | str, dict[str, Any]]:
+    """What a route's `responses` say about the problems it can answer with."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        line = f"`{kind.code}`: {kind.title()}."
+        if known := documented.get(kind.status):
+            known["description"] += f" {line}"
+            continue
+        documented[kind.status] = {
+            "description": line,
+            "content": {
+                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+            },
+        }
+    return documented

@@ -1,0 +1,145 @@
+"""What the control plane keeps: jobs, their events, uploaded files, and who leads.
+
+The types hold on SQLite and on PostgreSQL; `migrations/` builds the same tables.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    TypeDecorator,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from service.states import JobStatus
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite, which knows no time zones, stores it without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a local time, which would be stored as if it were UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("give moments with a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Put the zone back that SQLite dropped."""
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+# SQLite counts rows up only in a column of exactly the type INTEGER.
+EventId = BigInteger().with_variant(Integer, "sqlite")
+Document = JSON(none_as_null=True)
+
+
+class Base(DeclarativeBase):
+    """Base of the tables; constraints are named so that migrations can change them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime,
+        dict[str, Any]: Document,
+        JobStatus: Enum(
+            JobStatus, native_enum=False, length=16, values_callable=lambda kind: list(kind)
+        ),
+    }
+
+
+class Job(Base):
+    """One spec being carried out."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index(None, "status", "created_at"), Index(None, "created_at", "id"))
+
+    id: Mapped[str] = mapped_column(String(20), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    name: Mapped[str] = mapped_column(String(64))
+    status: Mapped[JobStatus]
+    spec: Mapped[dict[str, Any]]
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Submissions so far. While it is 0, nothing of the job exists outside this database."""
+
+    submitted_at: Mapped[datetime | None]
+    """When Ray took the current attempt; empty while the dispatcher still has to submit it."""
+
+    run_id: Mapped[str | None] = mapped_column(String(64))
+    experiment_id: Mapped[str | None] = mapped_column(String(64))
+    progress: Mapped[dict[str, Any] | None]
+    progress_at: Mapped[datetime | None]
+    failure: Mapped[dict[str, Any] | None]
+    model_version: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    @property
+    def submission_id(self) -> str:
+        """Id of the current attempt on the Ray cluster; never used for another attempt."""
+        return f"{self.id}-a{self.attempt}"
+
+
+class JobEvent(Base):
+    """Something that happened to a job; clients replay these in the order of their ids."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index(None, "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(EventId, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime]
+    type: Mapped[str] = mapped_column(String(16))
+    data: Mapped[dict[str, Any]]
+
+
+class UploadedFile(Base):
+    """A validated data set; several may share one stored content."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(String(21), primary_key=True)
+    filename: Mapped[str] = mapped_column(String(255))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    num_rows: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+
+class LeaseRow(Base):
+    """Who may act for all replicas, and until when."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[datetime]
+
+
+def utc_now() -> datetime:
+    """This moment, with its zone."""
+    return datetime.now(UTC)
