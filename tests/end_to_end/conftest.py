@@ -1,0 +1,84 @@
+"""One embedded stack for the whole test run: real Ray, MLflow and HTTP."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local import LocalStack, StackPorts
+from service.answers import FileRead, JobRead
+from service.client import Client
+
+TERMINAL_TIMEOUT_S = 300
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    with LocalStack(tmp_path_factory.mktemp("home"), StackPorts(0, 0, 0)) as stack:
+        stack.start()
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def client(stack: LocalStack) -> Iterator[Client]:
+    with Client(stack.api_url, stack.token) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def sums(client: Client) -> FileRead:
+    """Sixty sums that the tiny model can learn."""
+    rows = [
+        {"instruction": "add", "input": f"{a} {b}", "output": str(a + b)}
+        for a in range(10)
+        for b in range(6)
+    ]
+    return upload(client, rows)
+
+
+def upload(client: Client, rows: list[dict[str, str]]) -> FileRead:
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    return client.upload_file(io.BytesIO(lines.encode()), "rows.jsonl")
+
+
+@pytest.fixture(scope="session")
+def make_spec(tiny_model_dir: Path, sums: FileRead) -> Callable[..., dict[str, Any]]:
+    """A small fine-tune of the tiny model; sections given are merged into it."""
+
+    def make(name: str, **sections: Any) -> dict[str, Any]:
+        spec: dict[str, Any] = {
+            "kind": "finetune",
+            "name": name,
+            "base_model": str(tiny_model_dir),
+            "adapter": {"r": 4, "alpha": 8},
+            "data": {"train": sums.id, "validation_rows": 8},
+            "training": {
+                "max_steps": 12,
+                "num_epochs": 100,
+                "batch_size": 4,
+                "learning_rate": 1e-2,
+                "checkpoint_every_steps": 5,
+            },
+        }
+        for section, values in sections.items():
+            known = spec.get(section)
+            spec[section] = {**known, **values} if isinstance(known, dict) else values
+        return spec
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_to_end(client: Client) -> Callable[[dict[str, Any]], JobRead]:
+    """Submit a spec and follow its events until the job is over."""
+
+    def run(spec: dict[str, Any]) -> JobRead:
+        job = client.submit_job(spec)
+        for _ in client.follow_events(job.id):
+            pass
+        return client.get_job(job.id)
+
+    return run
