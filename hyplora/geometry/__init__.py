@@ -1,0 +1,1 @@
+"""Hyperbolic geometry: the Lorentz model and the numerics under it."""
