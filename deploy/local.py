@@ -68,8 +68,8 @@ class LocalStack:
     def __init__(self, home: Path, ports: StackPorts = StackPorts()) -> None:
         self.home = home.expanduser().resolve()
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = _lock_home(self.home)
         self._ports = ports.resolved()
+        self._lock = _lock_home(self.home)
         self.token = _ensure_secret(self.home / "token")
         self._ray_token_path = self.home / "ray-token"
         _ensure_secret(self._ray_token_path)
