@@ -49,7 +49,7 @@ def finetune(ticket: JobTicket) -> None:
     trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config={"ticket": ticket.model_dump_json()},
-        scaling_config=_scaling(ticket.spec.resources, ray.cluster_resources()),
+        scaling_config=plan_workers(ticket.spec.resources, ray.cluster_resources()),
         run_config=RunConfig(
             name=ticket.job_id,
             storage_path=ticket.storage_path,
@@ -71,8 +71,16 @@ def finetune(ticket: JobTicket) -> None:
         _register(ticket, Path(checkpoint) / "adapter", outcome)
 
 
-def _scaling(resources: ResourcesSpec, cluster: Mapping[str, float]) -> ScalingConfig:
-    """Place the workers on GPUs where the cluster has enough, and refuse what can never fit."""
+def plan_workers(resources: ResourcesSpec, cluster: Mapping[str, float]) -> ScalingConfig:
+    """Place the workers on GPUs where the cluster has enough, and refuse what can never fit.
+
+    Args:
+        resources: What the job asks for.
+        cluster: Ray's totals by resource name.
+
+    Raises:
+        ResourcesUnavailableError: If the whole cluster is smaller than what is asked for.
+    """
     num_workers = resources.num_workers
     gpus_each = resources.gpus_per_worker
     if gpus_each is None:
