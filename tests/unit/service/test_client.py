@@ -1,0 +1,267 @@
+"""The client over a scripted network."""
+
+import io
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from service.client import (
+    Client,
+    ProblemError,
+    ServiceUnreachableError,
+    UnexpectedAnswerError,
+    is_loopback,
+)
+from tests.unit.service.cli.conftest import (
+    JOB_ID,
+    TOKEN,
+    URL,
+    ScriptedService,
+    event,
+    event_stream,
+    file,
+    job,
+    problem,
+    status_event,
+    stream_of,
+)
+
+EVENTS_PATH = f"/v1/jobs/{JOB_ID}/events"
+
+
+@pytest.fixture
+def service() -> ScriptedService:
+    return ScriptedService()
+
+
+@pytest.fixture
+def client(service: ScriptedService) -> Iterator[Client]:
+    transport = httpx.MockTransport(service)
+    with Client(f"{URL}/", TOKEN, reconnect_wait_s=0, transport=transport) as client:
+        yield client
+
+
+def broken(*pieces: bytes) -> Iterator[bytes]:
+    """A stream whose connection breaks after some bytes."""
+    yield from pieces
+    raise httpx.ReadError("connection reset")
+
+
+def test_every_request_carries_the_token(client: Client, service: ScriptedService) -> None:
+    service.on("GET", f"/v1/jobs/{JOB_ID}", job())
+    client.get_job(JOB_ID)
+    assert service.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
+
+
+def test_an_upload_sends_the_rows_as_a_multipart_file(
+    client: Client, service: ScriptedService
+) -> None:
+    service.on("POST", "/v1/files", file())
+    uploaded = client.upload_file(io.BytesIO(b'{"instruction": "a"}\n'), "rows.jsonl")
+    (request,) = service.requests
+    assert uploaded.num_rows == 1234
+    assert request.headers["Content-Type"].startswith("multipart/form-data")
+    assert b'name="file"; filename="rows.jsonl"' in request.content
+    assert b'{"instruction": "a"}\n' in request.content
+
+
+def test_a_list_asks_only_for_what_was_given(client: Client, service: ScriptedService) -> None:
+    service.on("GET", "/v1/jobs", {"data": [job()], "has_more": True})
+    page = client.list_jobs(limit=5, status="queued")
+    assert dict(service.requests[0].url.params) == {"limit": "5", "status": "queued"}
+    assert (page.data[0].id, page.has_more) == (JOB_ID, True)
+
+
+def test_a_job_id_stays_one_segment_of_the_path(client: Client, service: ScriptedService) -> None:
+    with pytest.raises(ProblemError):
+        client.cancel_job("../../files?x=1")
+    assert service.requests[0].url.raw_path == b"/v1/jobs/..%2F..%2Ffiles%3Fx%3D1/cancel"
+
+
+def test_fields_that_a_newer_service_adds_are_ignored(
+    client: Client, service: ScriptedService
+) -> None:
+    service.on("GET", f"/v1/jobs/{JOB_ID}", job(priority=3))
+    assert client.get_job(JOB_ID).status == "queued"
+
+
+def test_a_problem_document_becomes_an_error_with_code_sentence_and_fields(
+    client: Client, service: ScriptedService
+) -> None:
+    fault = {"field": "adapter.r", "value": 0, "message": "must be at least 1"}
+    service.on("POST", "/v1/jobs", problem(422, "spec-invalid", "the spec is invalid", [fault]))
+    with pytest.raises(ProblemError, match="the spec is invalid") as refusal:
+        client.submit_job({"kind": "finetune"})
+    assert (refusal.value.status, refusal.value.code) == (422, "spec-invalid")
+    assert [error.field for error in refusal.value.problem.errors] == ["adapter.r"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "sentence"),
+    [
+        (httpx.Response(404, text="<html>"), UnexpectedAnswerError, "check the address"),
+        (httpx.Response(200, text="<html>"), UnexpectedAnswerError, "no InfoRead"),
+        (httpx.Response(307, headers={"Location": "/"}), UnexpectedAnswerError, "307"),
+        (httpx.Response(502, text="bad gateway"), ServiceUnreachableError, "502"),
+    ],
+    ids=["another server", "a web page", "redirect", "gateway"],
+)
+def test_an_answer_of_something_else_is_told_apart(
+    answer: httpx.Response,
+    kind: type[Exception],
+    sentence: str,
+    client: Client,
+    service: ScriptedService,
+) -> None:
+    service.on("GET", "/v1/info", answer)
+    with pytest.raises(kind, match=sentence):
+        client.info()
+
+
+@pytest.mark.parametrize(
+    ("failure", "sentence"),
+    [
+        (httpx.ConnectError("refused"), "nothing answers at http"),
+        (httpx.ReadTimeout("slow"), "did not answer in time"),
+        (httpx.RemoteProtocolError("closed"), "broke: closed"),
+    ],
+    ids=["refused", "timeout", "closed"],
+)
+def test_a_network_failure_is_one_sentence(
+    failure: Exception, sentence: str, client: Client, service: ScriptedService
+) -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise failure
+
+    service.on("GET", "/v1/info", fail)
+    with pytest.raises(ServiceUnreachableError, match=sentence):
+        client.info()
+
+
+def test_a_service_that_is_not_ready_says_what_it_lacks(
+    client: Client, service: ScriptedService
+) -> None:
+    checks = {"ray": {"ok": False, "detail": "connection refused"}}
+    answer = httpx.Response(503, json={"status": "unavailable", "checks": checks})
+    service.on("GET", "/readyz", answer)
+    assert client.ready().checks["ray"].detail == "connection refused"
+
+
+def test_events_arrive_in_order_and_end_with_the_job(
+    client: Client, service: ScriptedService
+) -> None:
+    content = stream_of(
+        status_event(1, "running"), event(2, "progress", step=1), status_event(3, "succeeded")
+    )
+    service.on("GET", EVENTS_PATH, event_stream(content + b": nothing may follow\n\n"))
+    assert [item.id for item in client.follow_events(JOB_ID)] == [1, 2, 3]
+    assert service.requests[0].headers["Accept"] == "text/event-stream"
+    assert "Last-Event-ID" not in service.requests[0].headers
+
+
+def test_heartbeats_are_no_events(client: Client, service: ScriptedService) -> None:
+    content = (
+        b": ping\n\n"
+        + stream_of(status_event(1, "running"))
+        + b": ping\n\n"
+        + stream_of(status_event(2, "failed"))
+    )
+    service.on("GET", EVENTS_PATH, event_stream(content))
+    assert [item.id for item in client.follow_events(JOB_ID)] == [1, 2]
+
+
+def test_a_broken_stream_is_resumed_after_the_last_event(
+    client: Client, service: ScriptedService
+) -> None:
+    half = stream_of(event(2, "progress", step=1))[:20]
+    streams = iter(
+        [
+            event_stream(broken(stream_of(status_event(1, "running")), half)),
+            event_stream(broken()),
+            problem(503, "database-unavailable", "try again"),
+            event_stream(stream_of(event(2, "progress", step=1), status_event(3, "succeeded"))),
+        ]
+    )
+    service.on("GET", EVENTS_PATH, lambda request: next(streams))
+    interruptions: list[Exception] = []
+    ids = [item.id for item in client.follow_events(JOB_ID, on_interruption=interruptions.append)]
+    assert ids == [1, 2, 3]
+    resumed = [request.headers.get("Last-Event-ID") for request in service.requests]
+    assert resumed == [None, "1", "1", "1"]
+    assert len(interruptions) == 1, "an outage is told once"
+
+
+def test_a_stream_that_ends_early_is_opened_again(client: Client, service: ScriptedService) -> None:
+    streams = iter(
+        [
+            event_stream(stream_of(status_event(1, "running"))),
+            event_stream(stream_of(status_event(2, "succeeded"))),
+        ]
+    )
+    service.on("GET", EVENTS_PATH, lambda request: next(streams))
+    service.on("GET", f"/v1/jobs/{JOB_ID}", job("running"))
+    assert [item.id for item in client.follow_events(JOB_ID)] == [1, 2]
+
+
+def test_a_stream_that_ends_after_the_job_has_ended_is_completed_from_the_list(
+    client: Client, service: ScriptedService
+) -> None:
+    pages = iter(
+        [
+            {"data": [event(8, "message", text="x")], "has_more": True},
+            {"data": [status_event(9, "failed")], "has_more": False},
+        ]
+    )
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers["Accept"] == "text/event-stream":
+            return event_stream(b"")
+        return httpx.Response(200, json=next(pages))
+
+    service.on("GET", EVENTS_PATH, answer)
+    service.on("GET", f"/v1/jobs/{JOB_ID}", job("failed"))
+    assert [item.id for item in client.follow_events(JOB_ID, after=7)] == [8, 9]
+    assert [request.url.params.get("after") for request in service.requests[-2:]] == ["7", "8"]
+
+
+def test_following_gives_up_when_patience_is_over(client: Client, service: ScriptedService) -> None:
+    service.on("GET", EVENTS_PATH, lambda request: event_stream(broken()))
+    with pytest.raises(ServiceUnreachableError, match="connection reset"):
+        list(client.follow_events(JOB_ID, patience_s=-1))
+
+
+def test_a_refusal_is_not_tried_again(client: Client, service: ScriptedService) -> None:
+    with pytest.raises(ProblemError, match="there is no"):
+        list(client.follow_events(JOB_ID))
+    assert len(service.requests) == 1
+
+
+def test_a_log_is_followed_only_on_request(client: Client, service: ScriptedService) -> None:
+    service.on("GET", f"/v1/jobs/{JOB_ID}/logs", httpx.Response(200, text="line ü\n"))
+    assert "".join(client.logs(JOB_ID)) == "line ü\n"
+    assert "".join(client.logs(JOB_ID, follow=True)) == "line ü\n"
+    assert [str(request.url.query, "ascii") for request in service.requests] == ["", "follow=true"]
+
+
+def test_a_spec_object_is_sent_as_json(client: Client, service: ScriptedService) -> None:
+    from jobs.specs import FinetuneSpec
+    from workers.specs import DataSpec
+
+    spec = FinetuneSpec(
+        kind="finetune", name="n", base_model="b", data=DataSpec(train="file-0123456789abcdef")
+    )
+    service.on("POST", "/v1/jobs", job())
+    client.submit_job(spec)
+    assert FinetuneSpec.model_validate(json.loads(service.requests[0].content)) == spec
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "::1"])
+def test_loopback_hosts_are_known(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["example.org", "10.0.0.1", "localhost.example.org", ""])
+def test_other_hosts_are_no_loopback(host: str) -> None:
+    assert not is_loopback(host)
