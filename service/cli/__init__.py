@@ -1,0 +1,1 @@
+"""The command line `hyplora`: submits jobs, follows them and fetches what they made."""

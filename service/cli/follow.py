@@ -1,0 +1,162 @@
+"""The live display of a job: a bar on a terminal, lines anywhere else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from service.answers import EventRead, JobRead, ProgressRead
+from service.client import Client
+
+_LINES_A_JOB = 20
+"""Progress lines that a job prints where no bar can be drawn."""
+
+_MARGIN = " " * len("hh:mm:ss  ")
+
+_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+
+
+def follow_job(client: Client, job_id: str, console: Console) -> JobRead:
+    """Show a job until it has ended.
+
+    Args:
+        client: The service that has the job.
+        job_id: The job.
+        console: Where it is shown.
+
+    Returns:
+        The job as it ended.
+
+    Raises:
+        ClientError: If the service is away for long or has no such job.
+    """
+    with _open_display(console) as display:
+        events = client.follow_events(
+            job_id, on_interruption=lambda error: display.line(_interruption_line(error))
+        )
+        for event in events:
+            if event.type == "progress":
+                display.progress(ProgressRead.model_validate(event.data))
+                continue
+            display.line(_event_line(event))
+            if event.type == "status":
+                display.status(str(event.data["status"]))
+    return client.get_job(job_id)
+
+
+def status_text(status: str) -> Text:
+    """Return a job's status in its colour."""
+    return Text(status, style=_STYLES.get(status, ""))
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration as h:mm:ss."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+class _Display(Protocol):
+    """Shows what happens to one job."""
+
+    def line(self, text: Text) -> None:
+        """Add a line that stays."""
+
+    def status(self, status: str) -> None:
+        """Take note of a status."""
+
+    def progress(self, progress: ProgressRead) -> None:
+        """Show how far the training is."""
+
+
+class _LineDisplay:
+    """Lines for files and pipes; of the progress only as much as a reader wants."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next_step = 0.0
+        self._eval_loss: float | None = None
+
+    def line(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True)
+
+    def status(self, status: str) -> None:
+        """Add nothing: the line of the event has said it."""
+
+    def progress(self, progress: ProgressRead) -> None:
+        step, total = progress.step or 0, progress.total_steps or 0
+        is_due = step >= self._next_step or step >= total > 0
+        if is_due or progress.eval_loss != self._eval_loss:
+            self._next_step = step + total / _LINES_A_JOB
+            self._eval_loss = progress.eval_loss
+            self.line(Text(f"{_MARGIN}step {_figures(progress)}"))
+
+
+class _BarDisplay:
+    """A bar at the bottom of the terminal, with the lines above it."""
+
+    def __init__(self, console: Console) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None, table_column=Column(min_width=8, ratio=1)),
+            TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True)),
+            console=console,
+            expand=True,
+        )
+        self._task = self.bar.add_task("queued", total=None, figures="")
+
+    def line(self, text: Text) -> None:
+        self.bar.console.print(text)
+
+    def status(self, status: str) -> None:
+        self.bar.update(self._task, description=status)
+
+    def progress(self, progress: ProgressRead) -> None:
+        self.bar.update(
+            self._task,
+            completed=progress.step or 0,
+            total=progress.total_steps,
+            figures=_figures(progress),
+        )
+
+
+@contextmanager
+def _open_display(console: Console) -> Iterator[_Display]:
+    if console.is_terminal:
+        display = _BarDisplay(console)
+        with display.bar:
+            yield display
+    else:
+        yield _LineDisplay(console)
+
+
+def _event_line(event: EventRead) -> Text:
+    """Write a status change or a message as one line with its local time."""
+    line = Text(f"{event.created_at.astimezone():%H:%M:%S}  ", style="dim")
+    if event.type == "status":
+        line.append_text(status_text(str(event.data["status"])))
+        detail = event.data.get("reason")
+        return line.append(f": {detail}", style="none") if detail else line
+    level, text = event.data.get("level", "info"), event.data.get("text", "")
+    return line.append(str(text) if level == "info" else f"{level}: {text}", style="none")
+
+
+def _interruption_line(error: Exception) -> Text:
+    return Text(f"{_MARGIN}{error}; the job goes on, trying to connect again …", style="yellow")
+
+
+def _figures(progress: ProgressRead) -> str:
+    """Write what is known of steps, losses, speed and time left."""
+    figures = [f"{progress.step or 0}/{progress.total_steps or '?'}"]
+    if progress.loss is not None:
+        figures.append(f"loss {progress.loss:.4g}")
+    if progress.eval_loss is not None:
+        figures.append(f"eval {progress.eval_loss:.4g}")
+    if progress.tokens_per_s is not None:
+        figures.append(f"{progress.tokens_per_s:,.0f} tok/s")
+    if progress.seconds_left is not None:
+        figures.append(f"{duration_text(progress.seconds_left)} left")
+    return "  ".join(figures)

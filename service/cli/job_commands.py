@@ -1,0 +1,219 @@
+"""Commands about jobs and their data: submit, jobs, show, logs, cancel, follow, upload."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.progress import open as open_with_progress
+
+from service.answers import FileRead, JobRead
+from service.cli.console import note, open_console, open_note_console, result
+from service.cli.endpoint import Url, connect
+from service.cli.errors import CliError
+from service.cli.follow import follow_job
+from service.cli.job_views import job_view, jobs_table
+from service.cli.problems import problem_text
+from service.cli.spec_file import (
+    SpecFile,
+    local_data,
+    read_spec_file,
+    with_file_ids,
+    with_overrides,
+)
+from service.client import Client, ProblemError
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3}
+_INTERRUPTED = 130
+
+
+def submit(
+    file: Annotated[
+        Path, typer.Argument(help="Job spec, YAML or JSON.", metavar="FILE", show_default=False)
+    ],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show the job until it ends.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY.PATH=VALUE",
+            help="Override a field, as in training.max_steps=50; may be repeated.",
+        ),
+    ] = None,
+    url: Url = None,
+) -> None:
+    """Submit a job and print its id.
+
+    data.train and data.validation may name local files: they are uploaded first.
+    With --follow the exit code is 0 if the job succeeded, 1 if it failed, 3 if it was cancelled.
+    """
+    spec = with_overrides(read_spec_file(file), set_ or ())
+    with connect(url) as client:
+        with _explained_by(spec):
+            job = client.submit_job(_with_uploads(client, spec).document)
+        result(job.id)
+        if follow:
+            _follow_to_the_end(client, job.id)
+        note(f"{job.status}; see it with: hyplora follow {job.id}")
+
+
+def jobs(
+    status: Annotated[
+        str | None, typer.Option(help="Only jobs in this state, such as running.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Most jobs to list.")] = 20,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """List jobs, newest first."""
+    with connect(url) as client:
+        page = client.list_jobs(limit=limit, status=status)
+    if as_json:
+        result(page.model_dump_json(indent=2))
+        return
+    if page.data:
+        open_console().print(jobs_table(page.data))
+    else:
+        note("no jobs")
+    if page.has_more:
+        note("there are older jobs: raise --limit to see more")
+
+
+def show(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
+    """Show everything about a job."""
+    with connect(url) as client:
+        job = client.get_job(job_id)
+    if as_json:
+        result(job.model_dump_json(indent=2))
+    else:
+        open_console().print(job_view(job), soft_wrap=True)
+
+
+def logs(
+    job_id: JobId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job ends.")
+    ] = False,
+    url: Url = None,
+) -> None:
+    """Print the log of a job's driver."""
+    with connect(url) as client:
+        for piece in client.logs(job_id, follow=follow):
+            typer.echo(piece, nl=False)
+
+
+def cancel(
+    job_id: JobId,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended.")] = False,
+    url: Url = None,
+) -> None:
+    """Cancel a job; its checkpoints stay."""
+    with connect(url) as client:
+        job = client.cancel_job(job_id)
+        if wait and not job.terminal:
+            job = _wait_for_end(client, job)
+    result(f"{job.id} {job.status}")
+    if wait and job.status != "cancelled":
+        note("the job ended before it could be cancelled")
+        raise typer.Exit(1)
+
+
+def follow(job_id: JobId, url: Url = None) -> None:
+    """Show a job until it ends; Ctrl-C leaves it running.
+
+    The exit code is 0 if the job succeeded, 1 if it failed, 3 if it was cancelled.
+    """
+    with connect(url) as client:
+        _follow_to_the_end(client, job_id)
+
+
+def upload(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Instruction rows: JSON lines, plain or gzip.",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ],
+    url: Url = None,
+) -> None:
+    """Upload a data set and print its file id."""
+    with connect(url) as client:
+        result(_upload(client, file).id)
+
+
+def _with_uploads(client: Client, spec: SpecFile) -> SpecFile:
+    """Upload the local files that a spec names and put their ids in."""
+    paths = local_data(spec)
+    return with_file_ids(spec, {name: _upload(client, path).id for name, path in paths.items()})
+
+
+def _upload(client: Client, path: Path) -> FileRead:
+    console = open_note_console()
+    try:
+        with open_with_progress(
+            path,
+            "rb",
+            description=path.name,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as rows:
+            uploaded = client.upload_file(rows, path.name)
+    except ProblemError as error:
+        text = problem_text(error, lambda fault: f"{path}:{fault.line}" if fault.line else "")
+        raise CliError(f"{path}: {text}") from error
+    note(f"uploaded {path}: {uploaded.num_rows:,} rows, {uploaded.id}")
+    return uploaded
+
+
+@contextmanager
+def _explained_by(spec: SpecFile) -> Iterator[None]:
+    """Say which line of the user's file each field at fault stands in."""
+    try:
+        yield
+    except ProblemError as error:
+        if not error.problem.errors:
+            raise
+        raise CliError(problem_text(error, lambda fault: spec.place_of(fault.field))) from error
+
+
+def _follow_to_the_end(client: Client, job_id: str) -> NoReturn:
+    """Show a job until it ends and exit as it did."""
+    try:
+        job = follow_job(client, job_id, open_console())
+    except KeyboardInterrupt:
+        note(
+            f"\n{job_id} goes on. Show it again: hyplora follow {job_id}\n"
+            f"Cancel it: hyplora cancel {job_id}"
+        )
+        raise typer.Exit(_INTERRUPTED) from None
+    _report_end(job)
+    raise typer.Exit(_EXIT_CODES[job.status])
+
+
+def _report_end(job: JobRead) -> None:
+    """Say what came of a job and what can be done next."""
+    if job.failure:
+        if job.failure.log_tail:
+            note(f"\nend of the log:\n{job.failure.log_tail.rstrip()}\n")
+        note(f"{job.id} failed: {job.failure.code}: {job.failure.message}")
+    elif version := job.model_version:
+        reference = f"@{version.alias}" if version.alias else f"/{version.version}"
+        result(f"registered {version.name} version {version.version}")
+        result(f"fetch it: hyplora pull {version.name}{reference} DIR")
+
+
+def _wait_for_end(client: Client, job: JobRead) -> JobRead:
+    for _ in client.follow_events(job.id):
+        pass
+    return client.get_job(job.id)
