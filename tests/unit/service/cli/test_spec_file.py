@@ -1,0 +1,164 @@
+"""Job specs as files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.specs import FinetuneSpec
+from service.cli.errors import CliError
+from service.cli.spec_file import local_data, read_spec_file, with_file_ids, with_overrides
+
+FILE_ID = "file-0123456789abcdef"
+EXAMPLE = Path(__file__).parents[4] / "docs" / "examples" / "finetune.yaml"
+
+
+def write(folder: Path, text: str, name: str = "job.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_the_example_is_a_valid_spec_once_its_data_is_uploaded() -> None:
+    spec = read_spec_file(EXAMPLE)
+    uploaded = with_file_ids(spec, {"train": FILE_ID})
+    assert FinetuneSpec.model_validate(uploaded.document).adapter.method == "hyplora"
+
+
+def test_the_example_comes_with_the_rows_that_it_names() -> None:
+    assert local_data(read_spec_file(EXAMPLE)).keys() == {"train"}
+
+
+@pytest.mark.parametrize("text", ["3e-4", "1.0e-3", "2E5", ".5", "5.", "-1.5e+3", "1e5"])
+def test_numbers_are_read_as_people_write_them(text: str, tmp_path: Path) -> None:
+    value = read_spec_file(write(tmp_path, f"x: {text}")).document["x"]
+    assert isinstance(value, float)
+    assert value == float(text)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_survives_an_override(value: float) -> None:
+    spec = with_overrides(read_spec_file(EXAMPLE), [f"training.learning_rate={value!r}"])
+    assert spec.document["training"]["learning_rate"] == value
+
+
+@pytest.mark.parametrize("text", ["2026-01-02", ".nan", ".inf", "1e", "e5", "."])
+def test_what_json_has_no_number_for_is_text(text: str, tmp_path: Path) -> None:
+    assert read_spec_file(write(tmp_path, f"x: {text}")).document == {"x": text}
+
+
+def test_json_is_read_as_json(tmp_path: Path) -> None:
+    path = write(tmp_path, '{\n\t"name": "n", "x": NaN}', "job.json")
+    assert read_spec_file(path).document == {"name": "n", "x": "NaN"}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "sentence"),
+    [
+        ("kind: finetune\nname: [a", "job.yaml", r"job\.yaml:2: not valid YAML: "),
+        ("a: 1\nb: x: y\n", "job.yaml", r"job\.yaml:2: not valid YAML: mapping values"),
+        ("a: 1\n\tb: 2\n", "job.yaml", r"job\.yaml:2: not valid YAML: "),
+        (
+            "a: 1\nb:\n  c: 1\n  c: 2\n",
+            "job.yaml",
+            r"job\.yaml:4: b\.c is given twice, first at .*:3",
+        ),
+        ("a: !!python/object:os.system x", "job.yaml", r"job\.yaml:1: not valid YAML: could not"),
+        ("a: &a [*a]", "job.yaml", r"job\.yaml: holds what JSON cannot: Circular"),
+        ("a: !!binary aGk=", "job.yaml", r"job\.yaml: holds what JSON cannot: .*bytes"),
+        ("a: \x00", "job.yaml", r"job\.yaml: not valid YAML: "),
+        ('{"a": 1,\n}', "job.json", r"job\.json:2: not valid JSON: "),
+        ("- a\n", "job.yaml", "a job spec is a mapping"),
+        ("", "job.yaml", "a job spec is a mapping"),
+    ],
+)
+def test_a_file_that_is_no_spec_is_refused_with_its_line(
+    text: str, name: str, sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CliError, match=sentence):
+        read_spec_file(write(tmp_path, text, name))
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match="No such file"):
+        read_spec_file(tmp_path / "job.yaml")
+    (tmp_path / "job.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(CliError, match="not UTF-8 text: byte 3"):
+        read_spec_file(tmp_path / "job.yaml")
+
+
+def test_every_field_has_a_place(tmp_path: Path) -> None:
+    text = "kind: finetune\nadapter:\n  r: 0\n  target_modules:\n  - q_proj\n  - ''\n"
+    spec = read_spec_file(write(tmp_path, text))
+    path = tmp_path / "job.yaml"
+    assert spec.place_of("adapter.r") == f"{path}:3"
+    assert spec.place_of("adapter.target_modules.1") == f"{path}:6"
+
+
+def test_a_missing_field_belongs_to_the_field_around_it(tmp_path: Path) -> None:
+    spec = read_spec_file(write(tmp_path, "kind: finetune\ndata: {}\n"))
+    assert spec.place_of("data.train") == f"{tmp_path / 'job.yaml'}:2"
+    assert spec.place_of("name") == str(tmp_path / "job.yaml")
+
+
+def test_overrides_replace_add_and_keep_their_place(tmp_path: Path) -> None:
+    spec = read_spec_file(write(tmp_path, "adapter: {r: 4}\n"))
+    changed = with_overrides(
+        spec, ["adapter.r=16", "training.max_steps=50", "adapter.target_modules=[q_proj, v_proj]"]
+    )
+    assert changed.document == {
+        "adapter": {"r": 16, "target_modules": ["q_proj", "v_proj"]},
+        "training": {"max_steps": 50},
+    }
+    assert changed.place_of("training.max_steps") == "--set training.max_steps"
+    assert spec.document == {"adapter": {"r": 4}}, "the file's own content stays"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("adapter.r", "write key.path=value"),
+        ("=1", "write key.path=value"),
+        ("adapter..r=1", "write key.path=value"),
+        ("adapter.r=[1", "--set adapter.r: not valid YAML"),
+        ("name.first=x", "name already holds a value"),
+    ],
+)
+def test_an_override_of_another_form_is_refused(
+    assignment: str, sentence: str, tmp_path: Path
+) -> None:
+    spec = read_spec_file(write(tmp_path, "name: n\n"))
+    with pytest.raises(CliError, match=sentence):
+        with_overrides(spec, [assignment])
+
+
+def test_data_in_the_file_is_found_beside_the_file(tmp_path: Path) -> None:
+    write(tmp_path, "", "rows.jsonl")
+    spec = read_spec_file(write(tmp_path, f"data: {{train: rows.jsonl, validation: {FILE_ID}}}\n"))
+    assert local_data(spec) == {"train": tmp_path / "rows.jsonl"}
+
+
+def test_data_in_an_override_is_found_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "", "rows.jsonl")
+    (tmp_path / "specs").mkdir()
+    spec = read_spec_file(write(tmp_path / "specs", "name: n\n"))
+    monkeypatch.chdir(tmp_path)
+    changed = with_overrides(spec, ["data.train=rows.jsonl"])
+    assert local_data(changed) == {"train": tmp_path / "rows.jsonl"}
+
+
+def test_data_that_is_not_there_is_refused_with_the_line(tmp_path: Path) -> None:
+    spec = read_spec_file(write(tmp_path, "name: n\ndata:\n  train: rows.jsonl\n"))
+    with pytest.raises(CliError, match=r"job\.yaml:3: data\.train: there is no file .*rows\.jsonl"):
+        local_data(spec)
+
+
+@pytest.mark.parametrize("data", ["5", "[1]", "{train: 5}", "{}"])
+def test_data_of_another_form_is_left_to_the_service(data: str, tmp_path: Path) -> None:
+    spec = read_spec_file(write(tmp_path, f"data: {data}\n"))
+    assert local_data(spec) == {}
+    assert json.dumps(with_file_ids(spec, {}).document)
