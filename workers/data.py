@@ -1,22 +1,30 @@
-"""From rows to batches: tokenization, held-out rows, and the rows of each step.
+"""From rows to tokens: prompt rendering, answers to learn, held-out rows.
 
-Only a row's answer and the token that ends the turn are learned. Which rows make up which step is
-a pure function of seed and step, so a resumed training needs to know nothing but its step.
+The base model's own chat template renders a conversation. A tokenizer without one gets a plain
+layout:
+
+    ### Instruction:
+    What is 2 + 2?
+
+    ### Response:
+
+Either way the rendered text holds every special token, so none is added when it is encoded, and
+training and generation read exactly the same tokens. Only a row's answer, with the token that ends
+the turn, is learned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jinja2
 import torch
 
-from workers.errors import DataInvalidError, RowTooLongError
-from workers.prompts import encode, end_of_turn_id, render_prompt
-from workers.rows import RowError, iter_numbered_rows
+from workers.errors import BaseModelUnusableError, DataInvalidError, RowTooLongError
+from workers.rows import InstructionRow, RowError, iter_numbered_rows
 from workers.seeds import derive_seed, permutation
 
 if TYPE_CHECKING:  # a registered model ships this module to where jaxtyping may be missing
@@ -24,14 +32,75 @@ if TYPE_CHECKING:  # a registered model ships this module to where jaxtyping may
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from workers.specs import TrainingSpec
+Message = Mapping[str, str]
+"""One turn: `role` ("system", "user", "assistant") and `content`."""
+
+PLAIN_HEADINGS = {"user": "### Instruction:", "assistant": "### Response:", "system": "### System:"}
 
 
-IGNORED_LABEL = -100
-"""Label of a position that does not count; cross_entropy's default."""
+def messages_for(row: InstructionRow) -> list[Message]:
+    """The one user turn that asks what a row asks."""
+    return user_turn(f"{row.instruction}\n\n{row.input}" if row.input else row.instruction)
 
-PAD_MULTIPLE = 16
-"""Batches are padded to multiples of this: few distinct shapes for the kernels to be built for."""
+
+def user_turn(text: str) -> list[Message]:
+    """A conversation of one user turn."""
+    return [{"role": "user", "content": text}]
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    row: InstructionRow,
+    shots: Sequence[InstructionRow] = (),
+) -> str:
+    """The text after which the model answers a row.
+
+    Args:
+        tokenizer: The base model's.
+        row: The row to answer; its output is not shown.
+        shots: Rows that are shown before it as turns with their answers.
+
+    Raises:
+        BaseModelUnusableError: If the chat template fails.
+    """
+    messages: list[Message] = []
+    for shot in shots:
+        messages += [*messages_for(shot), {"role": "assistant", "content": shot.output}]
+    return render(tokenizer, [*messages, *messages_for(row)])
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    """The text after which the model gives its next turn in a conversation.
+
+    Raises:
+        BaseModelUnusableError: If the chat template fails.
+    """
+    if tokenizer.chat_template is None:
+        turns = [f"{PLAIN_HEADINGS[turn['role']]}\n{turn['content']}\n\n" for turn in messages]
+        return f"{tokenizer.bos_token or ''}{''.join(turns)}{PLAIN_HEADINGS['assistant']}\n"
+    return _apply_template(tokenizer, messages, add_generation_prompt=True)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of rendered texts or of answers."""
+    if not texts:
+        return []
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends the model's turn: the template's if it has one, else end-of-sequence.
+
+    The two differ in many chat models (Gemma's `<end_of_turn>`, Llama 3's `<|eot_id|>`).
+    """
+    if tokenizer.chat_template is None:
+        return tokenizer.eos_token_id
+    answer = "ANSWER"
+    conversation = [*user_turn("QUESTION"), {"role": "assistant", "content": answer}]
+    rendered = _apply_template(tokenizer, conversation, add_generation_prompt=False)
+    (ending,) = encode(tokenizer, [rendered.rpartition(answer)[2].lstrip()])
+    is_special = bool(ending) and ending[0] in tokenizer.added_tokens_decoder
+    return ending[0] if is_special else tokenizer.eos_token_id
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,33 +119,6 @@ class Example:
     def num_answer_tokens(self) -> int:
         """Tokens that count in the loss."""
         return self.num_tokens - self.num_prompt_tokens
-
-
-@dataclass(frozen=True, eq=False)
-class MicroBatch:
-    """Rows for one forward pass, padded on the right."""
-
-    input_ids: Int[Tensor, "row time"]
-
-    answer_positions: Int[Tensor, "row answer"]
-    """Positions whose logits predict the answer tokens; rows with shorter answers repeat one."""
-
-    labels: Int[Tensor, "row answer"]
-    """The answer tokens; `IGNORED_LABEL` where a row's answer has ended."""
-
-    def to(self, device: torch.device) -> MicroBatch:
-        """The same rows on another device."""
-        return MicroBatch(
-            self.input_ids.to(device, non_blocking=True),
-            self.answer_positions.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-        )
-
-    def without_labels(self) -> MicroBatch:
-        """The same rows, none of which counts."""
-        return MicroBatch(
-            self.input_ids, self.answer_positions, torch.full_like(self.labels, IGNORED_LABEL)
-        )
 
 
 def load_examples(
@@ -109,7 +151,7 @@ def load_examples(
         Example(torch.tensor(prompt + answer + ending, dtype=torch.int32), len(prompt))
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    _check_lengths(examples, lines, max_length)
+    _check_lengths(examples, lines, path.name, max_length)
     return examples
 
 
@@ -137,43 +179,25 @@ def split_held_out(
     )
 
 
-def num_steps(num_rows: int, training: TrainingSpec) -> int:
-    """Optimizer steps of a training; the epochs follow each other without a gap."""
-    whole = -(-num_rows * training.num_epochs // training.batch_size)
-    return whole if training.max_steps is None else min(whole, training.max_steps)
-
-
-def rows_of_step(num_rows: int, training: TrainingSpec, step: int) -> list[int]:
-    """Indices of the rows of one optimizer step, over all ranks.
-
-    Args:
-        num_rows: Rows to train on.
-        training: Batch size, epochs and seed.
-        step: Steps done before this one.
-    """
-    first = step * training.batch_size
-    last = min(first + training.batch_size, num_rows * training.num_epochs)
-    return [
-        _order_of_epoch(num_rows, training.seed, position // num_rows)[position % num_rows]
-        for position in range(first, last)
-    ]
-
-
-def share_of_rank(examples: Sequence[Example], rank: int, world_size: int) -> list[Example]:
-    """The rows of a step that one rank works on, longest first, with about equal work for each."""
-    return sorted(examples, key=lambda example: -example.num_tokens)[rank::world_size]
-
-
-def micro_batches(
-    examples: Sequence[Example], micro_batch_size: int, pad_id: int
-) -> Iterator[MicroBatch]:
-    """Collate neighbouring rows into forward passes of at most `micro_batch_size` rows."""
-    for first in range(0, len(examples), micro_batch_size):
-        yield _collate(examples[first : first + micro_batch_size], pad_id)
+def _apply_template(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool,
+) -> str:
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise BaseModelUnusableError(
+            f"the chat template of {tokenizer.name_or_path!r} refuses a plain conversation: "
+            f"{error}; correct its chat_template, or remove it to use a plain layout"
+        ) from error
 
 
 def _check_lengths(
-    examples: Sequence[Example], lines: Sequence[int], max_length: int | None
+    examples: Sequence[Example], lines: Sequence[int], file: str, max_length: int | None
 ) -> None:
     too_long = [
         (line, example.num_tokens)
@@ -183,29 +207,7 @@ def _check_lengths(
     if too_long:
         line, length = too_long[0]
         raise RowTooLongError(
-            f"line {line} has {length} tokens and at most {max_length} are allowed (the smaller of "
-            f"data.max_length and the base model's context); {len(too_long)} of {len(examples)} "
-            "rows are too long: shorten them or leave them out"
+            f"data file {file}, line {line} has {length} tokens and at most {max_length} are "
+            f"allowed (the smaller of data.max_length and the base model's context); "
+            f"{len(too_long)} of {len(examples)} rows are too long: shorten them or leave them out"
         )
-
-
-@lru_cache(maxsize=2)  # a step touches two epochs where one ends
-def _order_of_epoch(num_rows: int, seed: int, epoch: int) -> list[int]:
-    return permutation(num_rows, derive_seed(seed, "epoch", epoch))
-
-
-def _collate(examples: Sequence[Example], pad_id: int) -> MicroBatch:
-    longest = max(example.num_tokens for example in examples)
-    longest_answer = max(example.num_answer_tokens for example in examples)
-    width = -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
-    input_ids = torch.full((len(examples), width), pad_id)
-    answer_positions = torch.zeros(len(examples), longest_answer, dtype=torch.long)
-    labels = torch.full((len(examples), longest_answer), IGNORED_LABEL)
-    for row, example in enumerate(examples):
-        input_ids[row, : example.num_tokens] = example.input_ids
-        answer = slice(0, example.num_answer_tokens)
-        answer_positions[row, answer] = torch.arange(
-            example.num_prompt_tokens - 1, example.num_tokens - 1
-        )
-        labels[row, answer] = example.input_ids[example.num_prompt_tokens :]
-    return MicroBatch(input_ids, answer_positions, labels)

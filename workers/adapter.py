@@ -1,0 +1,185 @@
+"""Putting an adapter on a base model: a new one from its spec, or a saved one."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from hyplora import HypLoraConfig
+from workers.errors import AdapterUnusableError, TargetModulesNotFoundError
+from workers.specs import AdapterSpec, HypLoraSpec
+
+WEIGHTS_NAME = "adapter_model.safetensors"
+ALL_LINEAR = "all-linear"
+
+
+def build_adapter(model: PreTrainedModel, spec: AdapterSpec) -> PeftModel:
+    """Add a new, trainable adapter in float32; the base model is changed in place.
+
+    Draws the initial weights from torch's global generator.
+
+    Raises:
+        TargetModulesNotFoundError: If a target module matches nothing that can be adapted.
+    """
+    _check_targets(model, spec.target_modules)
+    try:
+        return get_peft_model(model, _config(spec))
+    except (ValueError, TypeError) as error:
+        raise TargetModulesNotFoundError(
+            f"adapter.target_modules {_shown(spec.target_modules)} cannot be adapted: {error}"
+        ) from error
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Add a saved adapter, frozen and complete; the base model is changed in place.
+
+    Raises:
+        AdapterUnusableError: If the folder holds no whole adapter for this base model.
+    """
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        config.base_model_name_or_path = model.name_or_path
+        adapted = get_peft_model(model, config)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterUnusableError(
+            f"the adapter in {folder} does not fit base model {model.name_or_path!r}: {error}"
+        ) from error
+    restore_weights(adapted, folder)
+    return adapted.eval()
+
+
+def base_model_of(folder: Path) -> str:
+    """The base model that a saved adapter was trained on, as its user named it.
+
+    Raises:
+        AdapterUnusableError: If the folder holds no adapter.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise AdapterUnusableError(
+            f"{folder} holds no adapter_config.json; give a folder that an adapter was saved in"
+        )
+    try:
+        return PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdapterUnusableError(
+            f"adapter_config.json in {folder} cannot be read: {error}"
+        ) from error
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write adapter_config.json and the weights as safetensors."""
+    # The embeddings are frozen, so "auto" would only make PEFT look for their original on the hub.
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card is an empty form
+
+
+def restore_weights(model: PeftModel, folder: Path) -> None:
+    """Load the weights that `save_adapter` wrote, all of them and no others.
+
+    Raises:
+        AdapterUnusableError: If they are missing, damaged or of other modules or shapes.
+    """
+    path = folder / WEIGHTS_NAME
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise AdapterUnusableError(f"{path} cannot be read: {error}; save it again") from error
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    saved_shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    if different := sorted(set(saved_shapes.items()) ^ set(shapes.items())):
+        name = different[0][0]
+        raise AdapterUnusableError(
+            f"the adapter in {folder} does not fit this model: {name} is {saved_shapes.get(name)} "
+            f"in the file and {shapes.get(name)} here; check base model, rank and target modules"
+        )
+    set_peft_model_state_dict(model, weights)
+
+
+def _config(spec: AdapterSpec) -> PeftConfig:
+    shared: dict[str, Any] = {
+        "r": spec.r,
+        "target_modules": (
+            spec.target_modules
+            if isinstance(spec.target_modules, str)
+            else list(spec.target_modules)
+        ),
+        "use_rslora": spec.use_rslora,
+        "task_type": "CAUSAL_LM",
+    }
+    if isinstance(spec, HypLoraSpec):
+        return HypLoraConfig(
+            alpha=spec.alpha,
+            dropout=spec.dropout,
+            init_weights=spec.init_weights,
+            curvature=spec.curvature,
+            learn_curvature=spec.learn_curvature,
+            norm_scale=spec.norm_scale,
+            radius_cap=spec.radius_cap,
+            **shared,
+        )
+    return LoraConfig(
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        init_lora_weights=spec.init_weights,
+        **shared,
+    )
+
+
+def _check_targets(model: nn.Module, targets: Sequence[str] | str) -> None:
+    """Every suffix must match some module; PEFT asks only that any of them does."""
+    names = [name for name, _ in model.named_modules()]
+    if isinstance(targets, str):
+        unmatched = [] if _pattern_matches(targets, names) else [targets]
+    else:
+        unmatched = [
+            suffix
+            for suffix in targets
+            if not any(name == suffix or name.endswith(f".{suffix}") for name in names)
+        ]
+    if unmatched:
+        raise TargetModulesNotFoundError(
+            f"adapter.target_modules {_shown(unmatched)} match nothing in this base model; its "
+            f"linear layers are named {', '.join(_linear_names(model))}"
+        )
+
+
+def _pattern_matches(pattern: str, names: Sequence[str]) -> bool:
+    if pattern.lower() == ALL_LINEAR:
+        return True
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise TargetModulesNotFoundError(
+            f"adapter.target_modules {pattern!r} is no regular expression: {error}; "
+            "give a list of name suffixes"
+        ) from error
+    return any(compiled.fullmatch(name) for name in names)
+
+
+def _linear_names(model: nn.Module) -> list[str]:
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, (nn.Linear, Conv1D))
+        }
+    )
+
+
+def _shown(targets: Sequence[str] | str) -> str:
+    return repr(targets) if isinstance(targets, str) else ", ".join(map(repr, targets))

@@ -1,0 +1,272 @@
+"""The training of one adapter, from rows to the last checkpoint, as every rank runs it.
+
+Runs alone or in an initialised process group; the world decides nothing about the outcome but
+rounding.
+"""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Protocol
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from hyplora import layer_curvatures
+from workers.adapter import build_adapter
+from workers.base_model import context_length, load_base_model, load_config, load_tokenizer
+from workers.batches import MicroBatch, micro_batches, num_steps, rows_of_step, share_of_rank
+from workers.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from workers.data import Example, load_examples, split_held_out
+from workers.errors import BaseModelUnusableError, LossNotFiniteError
+from workers.ranks import failing_together, rank, synchronise, world_size
+from workers.seeds import derive_seed
+from workers.specs import AdapterSpec, DataSpec, RunMetric, TrainingSpec
+from workers.train_step import (
+    AnswerLoss,
+    build_optimizer,
+    evaluate,
+    learning_rate_at,
+    train_step,
+)
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """What to train, on which rows."""
+
+    base_model: str
+    """A folder, a Hugging Face id or an MLflow URI."""
+
+    adapter: AdapterSpec
+    """The adapter to train."""
+
+    data: DataSpec
+    """How rows are held out and bounded; its file ids are resolved by the paths below."""
+
+    train_path: Path
+    """Training rows, JSON lines, plain or gzip."""
+
+    validation_path: Path | None
+    """Held-out rows; None to hold out `data.validation_rows` of the training rows."""
+
+    training: TrainingSpec
+    """How the adapter is optimised."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to, over all attempts."""
+
+    steps: int
+    """Optimizer steps done."""
+
+    total_steps: int
+    """Optimizer steps that the task asked for."""
+
+    train_loss: float
+    """Mean loss over the last step's answer tokens, in nats."""
+
+    eval_loss: float | None
+    """Mean loss over the held-out answer tokens after the last step; None without such rows."""
+
+    num_trainable_parameters: int
+    """Size of the adapter."""
+
+    num_train_rows: int
+    """Rows trained on, held-out ones aside."""
+
+    num_tokens: int
+    """Tokens trained on, padding aside, over all ranks and epochs."""
+
+    seconds: float
+    """Time spent in the loop."""
+
+
+class Reporter(Protocol):
+    """Where a training reports to; called on every rank at the same steps."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the metrics after a step; rank 0's count. Must not block."""
+
+    def checkpoint(self, step: int, directory: Path | None) -> None:
+        """Take a checkpoint, given on rank 0 alone; the directory is removed on return."""
+
+    def latest_checkpoint(self) -> AbstractContextManager[Path | None]:
+        """The checkpoint to resume from, readable within the context; None to start anew."""
+
+
+def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainResult:
+    """Train the adapter that a task asks for, resuming from the reporter's latest checkpoint.
+
+    Deterministic on a CPU: data order, initialisation and dropout follow from the seed, so that a
+    resumed training ends in the very weights of one that was never interrupted. Reseeds torch's
+    global generator at every step.
+
+    Args:
+        task: What to train.
+        reporter: Receives metrics and checkpoints.
+        device: Where this rank computes.
+
+    Raises:
+        WorkerError: For what a user can act on; see `workers.errors`.
+    """
+    training = task.training
+    with failing_together():
+        tokenizer = load_tokenizer(task.base_model)
+        train_rows, held_out_rows = _load_rows(task, tokenizer)
+        model = _load_model(task).to(device)
+        optimizer = build_optimizer(model, training)
+        state = TrainState(_digest(task, train_rows))
+        with reporter.latest_checkpoint() as folder:
+            if folder is not None:
+                state = load_checkpoint(folder, model, optimizer, state.task_digest)
+    answer_loss = AnswerLoss(model).train()
+    loss_module = synchronise(answer_loss)
+    batching = _Batching(training.micro_batch_size, tokenizer.pad_token_id)
+    evaluation = batching.of_evaluation(held_out_rows)
+    total_steps = num_steps(len(train_rows), training)
+    first_step, started, seconds_before = state.step, time.perf_counter(), state.seconds
+
+    for step in range(first_step, total_steps):
+        step_started = time.perf_counter()
+        torch.manual_seed(derive_seed(training.seed, "dropout", step, rank()))
+        learning_rate = learning_rate_at(step, total_steps, training)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        rows = [train_rows[index] for index in rows_of_step(len(train_rows), training, step)]
+        num_tokens = sum(row.num_tokens for row in rows)
+        num_answer_tokens = sum(row.num_answer_tokens for row in rows)
+        result = train_step(
+            loss_module,
+            optimizer,
+            batching.of_step(rows),
+            num_answer_tokens,
+            training.max_grad_norm,
+        )
+        if not result.is_finite:
+            raise LossNotFiniteError(
+                f"at step {step + 1} the loss was {result.loss} and the gradient norm "
+                f"{result.gradient_norm}; try a smaller training.learning_rate, more "
+                "training.warmup_steps, or training.dtype float32"
+            )
+        now = time.perf_counter()
+        state = replace(
+            state,
+            step=step + 1,
+            train_loss=result.loss,
+            num_tokens=state.num_tokens + num_tokens,
+            seconds=seconds_before + now - started,
+        )
+        seconds_a_step = (now - started) / (state.step - first_step)
+        values: dict[str, float] = {
+            RunMetric.LOSS: result.loss,
+            RunMetric.LEARNING_RATE: learning_rate,
+            RunMetric.GRADIENT_NORM: result.gradient_norm,
+            RunMetric.TOKENS_PER_S: num_tokens / (now - step_started),
+            RunMetric.STEP: state.step,
+            RunMetric.TOTAL_STEPS: total_steps,
+            RunMetric.SECONDS_LEFT: seconds_a_step * (total_steps - state.step),
+        }
+        if curvatures := layer_curvatures(model):
+            values[RunMetric.CURVATURE] = fmean(curvatures.values())
+        if held_out_rows and _is_due(state.step, training.eval_every_steps, total_steps):
+            values[RunMetric.EVAL_LOSS] = evaluate(answer_loss, evaluation)
+            state = replace(state, eval_loss=values[RunMetric.EVAL_LOSS])
+        reporter.metrics(state.step, values)
+        if _is_due(state.step, training.checkpoint_every_steps, total_steps):
+            _report_checkpoint(reporter, model, optimizer, state)
+
+    assert state.train_loss is not None, "a training has at least one step"
+    return TrainResult(
+        steps=state.step,
+        total_steps=total_steps,
+        train_loss=state.train_loss,
+        eval_loss=state.eval_loss,
+        num_trainable_parameters=sum(
+            parameter.numel() for parameter in model.parameters() if parameter.requires_grad
+        ),
+        num_train_rows=len(train_rows),
+        num_tokens=state.num_tokens,
+        seconds=state.seconds,
+    )
+
+
+@dataclass(frozen=True)
+class _Batching:
+    """How this rank's share of the rows becomes forward passes."""
+
+    micro_batch_size: int
+    pad_id: int
+
+    def of_step(self, rows: Sequence[Example]) -> list[MicroBatch]:
+        """A rank left without a row joins in with one that does not count."""
+        share = share_of_rank(rows, rank(), world_size())
+        if not share:
+            return [batch.without_labels() for batch in micro_batches(rows[:1], 1, self.pad_id)]
+        return list(micro_batches(share, self.micro_batch_size, self.pad_id))
+
+    def of_evaluation(self, rows: Sequence[Example]) -> list[MicroBatch]:
+        """The same batches on any number of ranks, dealt out to them."""
+        longest_first = share_of_rank(rows, rank=0, world_size=1)
+        every = list(micro_batches(longest_first, self.micro_batch_size, self.pad_id))
+        return every[rank() :: world_size()]
+
+
+def _load_rows(
+    task: TrainTask, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[Example], list[Example]]:
+    """The rows to train on and the held-out ones."""
+    config = load_config(task.base_model)
+    bounds = (task.data.max_length, context_length(config))
+    max_length = min((bound for bound in bounds if bound is not None), default=None)
+    rows = load_examples(task.train_path, tokenizer, max_length)
+    if task.validation_path is not None:
+        held_out = load_examples(task.validation_path, tokenizer, max_length)
+    else:
+        rows, held_out = split_held_out(rows, task.data.validation_rows, task.data.seed)
+    highest = max(int(row.input_ids.max()) for row in rows + held_out)
+    vocab_size = config.get_text_config().vocab_size
+    if highest >= vocab_size:
+        raise BaseModelUnusableError(
+            f"the tokenizer of base_model {task.base_model!r} makes token {highest} and the model "
+            f"knows {vocab_size} tokens; give the model the tokenizer it was trained with"
+        )
+    return rows, held_out
+
+
+def _load_model(task: TrainTask) -> PeftModel:
+    base = load_base_model(task.base_model, task.training.dtype)
+    torch.manual_seed(derive_seed(task.training.seed, "initialisation"))
+    return build_adapter(base, task.adapter)
+
+
+def _digest(task: TrainTask, rows: Sequence[Example]) -> str:
+    """Tells one training from another, so that none resumes from a foreign checkpoint."""
+    settings = [
+        task.base_model,
+        *(spec.model_dump_json() for spec in (task.adapter, task.data, task.training)),
+        str(sum(row.num_tokens for row in rows)),
+    ]
+    return hashlib.sha256("\n".join(settings).encode()).hexdigest()
+
+
+def _is_due(step: int, every: int | None, total_steps: int) -> bool:
+    return step == total_steps or (every is not None and step % every == 0)
+
+
+def _report_checkpoint(
+    reporter: Reporter, model: PeftModel, optimizer: torch.optim.Optimizer, state: TrainState
+) -> None:
+    if rank() != 0:
+        reporter.checkpoint(state.step, None)
+        return
+    with tempfile.TemporaryDirectory(prefix="hyplora-checkpoint-") as folder:
+        save_checkpoint(Path(folder), model, optimizer, state)
+        reporter.checkpoint(state.step, Path(folder))
