@@ -1,0 +1,1 @@
+"""Benchmark families: how an answer is read and scored."""
