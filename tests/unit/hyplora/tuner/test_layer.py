@@ -1,0 +1,185 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from hyplora import HypLoraConfig
+from hyplora.geometry.lorentz import low_rank_update
+from hyplora.tuner.layer import HypLoraLinear
+
+D_IN, D_OUT = 24, 18
+
+
+def layer_with(
+    config: HypLoraConfig, base: nn.Module | None = None, dtype: torch.dtype = torch.float64
+) -> HypLoraLinear:
+    torch.manual_seed(0)
+    base = base if base is not None else nn.Linear(D_IN, D_OUT)
+    return HypLoraLinear(base.to(dtype).requires_grad_(False), "default", config)
+
+
+def config_with(**settings: float | bool | None) -> HypLoraConfig:
+    return HypLoraConfig(**{"r": 4, "alpha": 8.0, "init_weights": False, **settings})
+
+
+def inputs(norm: float = math.sqrt(D_IN), dtype: torch.dtype = torch.float64) -> Tensor:
+    x = torch.randn(2, 5, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return (x / x.norm(dim=-1, keepdim=True) * norm).to(dtype)
+
+
+def step_by_step(layer: HypLoraLinear, x: Tensor, config: HypLoraConfig) -> Tensor:
+    return config.scaling * low_rank_update(
+        x.double(),
+        layer.hyplora_A["default"].double(),
+        layer.hyplora_B["default"].double(),
+        torch.tensor(config.curvature, dtype=torch.float64),
+        config.norm_scale or math.sqrt(D_IN),
+        config.radius_cap,
+    )
+
+
+@pytest.mark.parametrize("norm", [0.1, 5.0, 60.0])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"curvature": 0.5, "learn_curvature": True},
+        {"norm_scale": 2.0, "radius_cap": 12.0},
+        {"use_rslora": True},
+    ],
+    ids=str,
+)
+def test_layer_adds_what_the_maps_say(settings: dict[str, float], norm: float) -> None:
+    config = config_with(**settings)
+    layer = layer_with(config)
+    x = inputs(norm)
+    update = layer(x) - layer.base_layer(x)
+    torch.testing.assert_close(update, step_by_step(layer, x, config), rtol=1e-9, atol=1e-12)
+
+
+def test_float32_layer_is_within_a_few_roundings_of_the_maps() -> None:
+    config = config_with(radius_cap=12.0)
+    layer = layer_with(config, dtype=torch.float32)
+    x = inputs(20.0, torch.float32)
+    update = layer.update(x, "default").double()
+    expected = step_by_step(layer, x, config)
+    assert (update - expected).norm() < 5e-7 * expected.norm()
+
+
+def test_curvature_to_infinity_is_lora() -> None:
+    config = config_with(curvature=1e12)
+    layer = layer_with(config)
+    x = inputs()
+    lora = config.scaling * (x @ layer.hyplora_A["default"].T @ layer.hyplora_B["default"].T)
+    torch.testing.assert_close(layer.update(x, "default"), lora)
+
+
+def test_new_adapter_changes_nothing_and_has_the_gradient_of_b_that_the_gain_says() -> None:
+    config = config_with(init_weights=True, radius_cap=40.0)
+    layer = layer_with(config)
+    tau = 3.0
+    x = inputs(tau * math.sqrt(D_IN))
+    output = layer(x)
+    assert torch.equal(output, layer.base_layer(x))
+    b = layer.hyplora_B["default"]
+    (gradient,) = torch.autograd.grad(output.sum(), b)
+    h = x @ layer.hyplora_A["default"].T
+    lora_gradient = config.scaling * h.sum(dim=(0, 1)).expand_as(b)
+    torch.testing.assert_close(gradient, math.sinh(tau) / tau * lora_gradient)
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    layer = layer_with(config_with(learn_curvature=True))
+    x = inputs().requires_grad_()
+    parameters = [p for p in layer.parameters() if p.requires_grad]
+    assert len(parameters) == 3
+    assert torch.autograd.gradcheck(lambda *_: layer(x), (x, *parameters))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("norm", [0.0, 1.0, 1e4])
+@pytest.mark.parametrize("curvature", [1e-3, 1.0, 1e4])
+def test_half_precision_inputs_give_finite_outputs_and_gradients(
+    dtype: torch.dtype, norm: float, curvature: float
+) -> None:
+    layer = layer_with(config_with(curvature=curvature, learn_curvature=True), dtype=dtype)
+    for parameters in (layer.hyplora_A, layer.hyplora_B):
+        parameters["default"].data = parameters["default"].data.float()
+    x = inputs(norm, dtype).requires_grad_()
+    output = layer(x)
+    output.float().square().mean().backward()
+    assert output.dtype is dtype
+    assert output.isfinite().all()
+    adapter = [p for p in layer.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in [x, *adapter])
+
+
+def test_gain_stays_in_float32_under_autocast() -> None:
+    config = config_with()
+    layer = layer_with(config, dtype=torch.float32)
+    x = inputs(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        update = layer.update(x, "default")
+    assert update.dtype is torch.bfloat16
+    expected = step_by_step(layer, x, config)
+    assert (update.double() - expected).norm() < 1e-2 * expected.norm()
+
+
+def test_adapter_in_the_dtype_of_a_half_precision_base_works_without_upcasting() -> None:
+    layer = layer_with(config_with(learn_curvature=True), dtype=torch.bfloat16)
+    assert layer.hyplora_A["default"].dtype is torch.bfloat16
+    output = layer(inputs(dtype=torch.bfloat16))
+    assert output.dtype is torch.bfloat16
+
+
+def test_learned_curvature_starts_at_the_asked_for_value_and_stays_positive() -> None:
+    layer = layer_with(config_with(curvature=0.3, learn_curvature=True), dtype=torch.bfloat16)
+    parameter = layer.hyplora_log_curvature["default"]
+    assert parameter.shape == (1,)
+    assert parameter.dtype is torch.float32
+    curvature = layer.curvature("default")
+    torch.testing.assert_close(curvature, torch.tensor([0.3]))
+    parameter.data.fill_(-50.0)
+    assert layer.curvature("default") > 0
+
+
+def test_fixed_curvature_is_no_parameter() -> None:
+    layer = layer_with(config_with(curvature=0.3))
+    assert layer.curvature("default") == 0.3
+    assert {name for name, _ in layer.named_parameters()} == {
+        "base_layer.weight",
+        "base_layer.bias",
+        "hyplora_A.default",
+        "hyplora_B.default",
+    }
+
+
+def test_dropout_acts_on_the_input_while_training_only() -> None:
+    layer = layer_with(config_with(dropout=0.5))
+    x = inputs()
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
+
+
+def test_transformers_conv1d_is_adapted_like_a_linear_layer() -> None:
+    config = config_with()
+    layer = layer_with(config, Conv1D(D_OUT, D_IN))
+    x = inputs()
+    torch.testing.assert_close(layer(x) - layer.base_layer(x), step_by_step(layer, x, config))
+
+
+def test_compiled_layer_has_no_graph_break() -> None:
+    layer = layer_with(config_with(learn_curvature=True), dtype=torch.float32)
+    x = inputs(dtype=torch.float32)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_replacing_an_adapter_by_one_of_fixed_curvature_forgets_the_learned_one() -> None:
+    layer = layer_with(config_with(learn_curvature=True))
+    layer.update_layer("default", config_with(curvature=2.0))
+    assert layer.curvature("default") == 2.0
+    assert "default" not in layer.hyplora_log_curvature
