@@ -30,6 +30,7 @@ from service.answers import (
 )
 from service.errors import Problem
 from service.outage import Outage
+from service.states import JobStatus
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -165,7 +166,7 @@ class Client:
         return self._get(JobRead, _job_path(job_id))
 
     def list_jobs(
-        self, *, limit: int = 50, after: str | None = None, status: str | None = None
+        self, *, limit: int = 50, after: str | None = None, status: JobStatus | None = None
     ) -> Page[JobRead]:
         """Return jobs, newest first; `after` is the last id of the page before."""
         return self._get(Page[JobRead], "/v1/jobs", limit=limit, after=after, status=status)

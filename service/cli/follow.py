@@ -59,6 +59,20 @@ def duration_text(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+def progress_text(progress: ProgressRead) -> str:
+    """Write what is known of steps, losses, speed and time left."""
+    figures = [f"{progress.step or 0}/{progress.total_steps or '?'}"]
+    if progress.loss is not None:
+        figures.append(f"loss {progress.loss:#.4g}")
+    if progress.eval_loss is not None:
+        figures.append(f"eval {progress.eval_loss:#.4g}")
+    if progress.tokens_per_s is not None:
+        figures.append(f"{progress.tokens_per_s:,.0f} tok/s")
+    if progress.seconds_left is not None:
+        figures.append(f"{duration_text(progress.seconds_left)} left")
+    return "  ".join(figures)
+
+
 class _Display(Protocol):
     """Shows what happens to one job."""
 
@@ -92,7 +106,7 @@ class _LineDisplay:
         if is_due or progress.eval_loss != self._eval_loss:
             self._next_step = step + total / _LINES_A_JOB
             self._eval_loss = progress.eval_loss
-            self.line(Text(f"{_MARGIN}step {_figures(progress)}"))
+            self.line(Text(f"{_MARGIN}step {progress_text(progress)}"))
 
 
 class _BarDisplay:
@@ -119,7 +133,7 @@ class _BarDisplay:
             self._task,
             completed=progress.step or 0,
             total=progress.total_steps,
-            figures=_figures(progress),
+            figures=progress_text(progress),
         )
 
 
@@ -135,28 +149,14 @@ def _open_display(console: Console) -> Iterator[_Display]:
 
 def _event_line(event: EventRead) -> Text:
     """Write a status change or a message as one line with its local time."""
-    line = Text(f"{event.created_at.astimezone():%H:%M:%S}  ", style="dim")
+    line = Text().append(f"{event.created_at.astimezone():%H:%M:%S}  ", style="dim")
     if event.type == "status":
+        reason = event.data.get("reason")
         line.append_text(status_text(str(event.data["status"])))
-        detail = event.data.get("reason")
-        return line.append(f": {detail}", style="none") if detail else line
+        return line.append(f": {reason}") if reason else line
     level, text = event.data.get("level", "info"), event.data.get("text", "")
-    return line.append(str(text) if level == "info" else f"{level}: {text}", style="none")
+    return line.append(str(text) if level == "info" else f"{level}: {text}")
 
 
 def _interruption_line(error: Exception) -> Text:
     return Text(f"{_MARGIN}{error}; the job goes on, trying to connect again …", style="yellow")
-
-
-def _figures(progress: ProgressRead) -> str:
-    """Write what is known of steps, losses, speed and time left."""
-    figures = [f"{progress.step or 0}/{progress.total_steps or '?'}"]
-    if progress.loss is not None:
-        figures.append(f"loss {progress.loss:.4g}")
-    if progress.eval_loss is not None:
-        figures.append(f"eval {progress.eval_loss:.4g}")
-    if progress.tokens_per_s is not None:
-        figures.append(f"{progress.tokens_per_s:,.0f} tok/s")
-    if progress.seconds_left is not None:
-        figures.append(f"{duration_text(progress.seconds_left)} left")
-    return "  ".join(figures)

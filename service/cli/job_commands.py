@@ -23,6 +23,7 @@ from service.cli.spec_file import (
     with_overrides,
 )
 from service.client import Client, ProblemError
+from service.states import JobStatus
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -65,7 +66,7 @@ def submit(
 
 def jobs(
     status: Annotated[
-        str | None, typer.Option(help="Only jobs in this state, such as running.")
+        JobStatus | None, typer.Option(help="Only jobs in this state.", show_default=False)
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="Most jobs to list.")] = 20,
     as_json: AsJson = False,

@@ -14,6 +14,7 @@ from service.client import (
     UnexpectedAnswerError,
     is_loopback,
 )
+from service.states import JobStatus
 from tests.unit.service.cli.conftest import (
     JOB_ID,
     TOKEN,
@@ -69,7 +70,7 @@ def test_an_upload_sends_the_rows_as_a_multipart_file(
 
 def test_a_list_asks_only_for_what_was_given(client: Client, service: ScriptedService) -> None:
     service.on("GET", "/v1/jobs", {"data": [job()], "has_more": True})
-    page = client.list_jobs(limit=5, status="queued")
+    page = client.list_jobs(limit=5, status=JobStatus.QUEUED)
     assert dict(service.requests[0].url.params) == {"limit": "5", "status": "queued"}
     assert (page.data[0].id, page.has_more) == (JOB_ID, True)
 

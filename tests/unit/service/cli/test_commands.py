@@ -1,0 +1,347 @@
+"""The commands as a user meets them: output, exit codes and errors."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.unit.service.cli.conftest import (
+    JOB_ID,
+    TOKEN,
+    URL,
+    Outcome,
+    ScriptedService,
+    event_stream,
+    file,
+    job,
+    problem,
+    status_event,
+    stream_of,
+)
+
+Run = Callable[..., Outcome]
+JOB_PATH = f"/v1/jobs/{JOB_ID}"
+EVENTS_PATH = f"{JOB_PATH}/events"
+VERSION = {"name": "arithmetic", "version": "3", "alias": "champion", "uri": "models:/arithmetic/3"}
+FAILURE = {"code": "loss-not-finite", "message": "lower the rate", "log_tail": "step 3\nnan\n"}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    """A spec file with its rows beside it."""
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    path = tmp_path / "job.yaml"
+    path.write_text("kind: finetune\nname: n\nadapter:\n  r: 0\ndata:\n  train: rows.jsonl\n")
+    return path
+
+
+def end_with(service: ScriptedService, status: str, **fields: Any) -> None:
+    """Let the job run and end."""
+    stream = stream_of(status_event(1, "running"), status_event(2, status))
+    service.on("GET", EVENTS_PATH, event_stream(stream))
+    service.on("GET", JOB_PATH, job(status, **fields))
+
+
+def test_submit_uploads_the_rows_and_prints_only_the_id(
+    hyplora: Run, service: ScriptedService, spec: Path
+) -> None:
+    service.on("POST", "/v1/files", file())
+    service.on("POST", "/v1/jobs", job())
+    outcome = hyplora("submit", spec, "--set", "adapter.r=16")
+    assert (outcome.exit_code, outcome.stdout) == (0, f"{JOB_ID}\n")
+    assert "1,234 rows" in outcome.stderr
+    (body,) = service.bodies("POST", "/v1/jobs")
+    assert body["data"] == {"train": file()["id"]}
+    assert body["adapter"] == {"r": 16}
+
+
+def test_a_refused_spec_names_the_lines_of_the_users_file(
+    hyplora: Run, service: ScriptedService, spec: Path
+) -> None:
+    faults = [
+        {"field": "adapter.r", "value": 0, "message": "must be at least 1"},
+        {"field": "training.steps", "value": 5, "message": "unknown field"},
+    ]
+    service.on("POST", "/v1/files", file())
+    service.on("POST", "/v1/jobs", problem(422, "spec-invalid", "2 fields are invalid", faults))
+    outcome = hyplora("submit", spec, "--set", "training.steps=5")
+    assert outcome.exit_code == 1
+    assert outcome.stderr.splitlines()[1:] == [
+        "error: 2 fields are invalid",
+        f"  {spec}:4: adapter.r: must be at least 1 (given: 0)",
+        "  --set training.steps: training.steps: unknown field (given: 5)",
+    ]
+
+
+def test_a_refused_upload_names_the_line_of_the_rows(
+    hyplora: Run, service: ScriptedService, spec: Path
+) -> None:
+    fault = {"field": "output", "message": "is missing", "line": 7}
+    service.on("POST", "/v1/files", problem(422, "dataset-invalid", "a row is invalid", [fault]))
+    outcome = hyplora("submit", spec)
+    rows = spec.parent / "rows.jsonl"
+    assert outcome.stderr == (f"error: {rows}: a row is invalid\n  {rows}:7: output: is missing\n")
+    assert not service.bodies("POST", "/v1/jobs")
+
+
+def test_a_broken_spec_file_reaches_no_service(
+    hyplora: Run, service: ScriptedService, spec: Path
+) -> None:
+    spec.write_text("kind: finetune\nname: [n\n")
+    outcome = hyplora("submit", spec)
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith(f"error: {spec}:")
+    assert outcome.stderr.count("\n") == 1
+    assert not service.requests
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3)]
+)
+def test_following_exits_as_the_job_ended(
+    status: str, exit_code: int, hyplora: Run, service: ScriptedService
+) -> None:
+    end_with(service, status)
+    outcome = hyplora("follow", JOB_ID)
+    assert outcome.exit_code == exit_code
+    assert outcome.stdout.splitlines()[-1].endswith(status)
+
+
+def test_submit_can_follow_what_it_submitted(
+    hyplora: Run, service: ScriptedService, spec: Path
+) -> None:
+    service.on("POST", "/v1/files", file())
+    service.on("POST", "/v1/jobs", job())
+    end_with(service, "succeeded", model_version=VERSION)
+    outcome = hyplora("submit", spec, "--follow")
+    assert outcome.exit_code == 0
+    assert outcome.stdout.startswith(f"{JOB_ID}\n")
+    assert outcome.stdout.endswith("fetch it: hyplora pull arithmetic@champion DIR\n")
+
+
+def test_a_failed_job_shows_code_sentence_and_log(hyplora: Run, service: ScriptedService) -> None:
+    end_with(service, "failed", failure=FAILURE)
+    outcome = hyplora("follow", JOB_ID)
+    assert "end of the log:\nstep 3\nnan\n" in outcome.stderr
+    assert outcome.stderr.endswith(f"{JOB_ID} failed: loss-not-finite: lower the rate\n")
+
+
+def test_ctrl_c_leaves_the_job_running(hyplora: Run, service: ScriptedService) -> None:
+    def interrupted() -> Iterator[bytes]:
+        yield stream_of(status_event(1, "running"))
+        raise KeyboardInterrupt
+
+    service.on("GET", EVENTS_PATH, event_stream(interrupted()))
+    outcome = hyplora("follow", JOB_ID)
+    assert outcome.exit_code == 130
+    assert f"hyplora follow {JOB_ID}" in outcome.stderr
+    assert f"hyplora cancel {JOB_ID}" in outcome.stderr
+    assert [request.method for request in service.requests] == ["GET"]
+
+
+def test_jobs_are_listed_one_a_line(hyplora: Run, service: ScriptedService) -> None:
+    running = job("running", progress={"step": 3, "total_steps": 9, "loss": 1.5})
+    done = job("succeeded", name="[bold]x[/bold]", model_version=VERSION)
+    service.on("GET", "/v1/jobs", {"data": [running, done], "has_more": True})
+    outcome = hyplora("jobs", "--status", "running", "--limit", "2")
+    assert dict(service.requests[0].url.params) == {"limit": "2", "status": "running"}
+    lines = outcome.stdout.splitlines()
+    assert len(lines) == 3
+    assert "running" in lines[1]
+    assert "3/9" in lines[1]
+    assert "[bold]x[/bold]" in lines[2], "names are no markup"
+    assert "arithmetic/3" in lines[2]
+    assert "raise --limit" in outcome.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--status", "done"), ("--limit", "0"), ("--limit", "201")])
+def test_a_filter_that_cannot_be_is_refused(
+    arguments: tuple[str, str], hyplora: Run, service: ScriptedService
+) -> None:
+    assert hyplora("jobs", *arguments).exit_code == 2
+    assert not service.requests
+
+
+def test_no_jobs_is_an_answer(hyplora: Run, service: ScriptedService) -> None:
+    service.on("GET", "/v1/jobs", {"data": [], "has_more": False})
+    assert hyplora("jobs") == Outcome(0, "", "no jobs\n")
+
+
+def test_json_is_machine_readable(hyplora: Run, service: ScriptedService) -> None:
+    links = {"self": JOB_PATH, "events": EVENTS_PATH, "logs": f"{JOB_PATH}/logs"}
+    service.on("GET", "/v1/jobs", {"data": [job(links=links)], "has_more": False})
+    service.on("GET", JOB_PATH, job(links=links))
+    listed = json.loads(hyplora("jobs", "--json").stdout)
+    shown = json.loads(hyplora("show", JOB_ID, "--json").stdout)
+    assert listed == {"data": [shown], "has_more": False}
+    assert shown["links"]["self"] == JOB_PATH
+
+
+def test_show_tells_everything_about_a_job(hyplora: Run, service: ScriptedService) -> None:
+    times = {"started_at": "2026-01-02T03:04:05Z", "finished_at": "2026-01-02T03:05:15Z"}
+    links = {"mlflow_run": f"http://127.0.0.1:5000/#/experiments/1/runs/{'0' * 32}?{'x' * 200}"}
+    fields = {"attempt": 2, "failure": FAILURE, "model_version": VERSION, "links": links}
+    service.on("GET", JOB_PATH, job("failed", progress={"step": 3, "loss": 1.5}, **times, **fields))
+    shown = hyplora("show", JOB_ID).stdout
+    for text in ("0:01:10", "loss-not-finite: lower the rate", "arithmetic@champion", "1.5"):
+        assert text in shown
+    assert links["mlflow_run"] in shown, "links stay whole"
+    assert "kind: finetune" in shown
+
+
+def test_logs_are_printed_as_they_are(hyplora: Run, service: ScriptedService) -> None:
+    service.on("GET", f"{JOB_PATH}/logs", httpx.Response(200, text="[red]a[/red]\nno end"))
+    assert hyplora("logs", JOB_ID) == Outcome(0, "[red]a[/red]\nno end", "")
+    hyplora("logs", "-f", JOB_ID)
+    assert service.requests[-1].url.params["follow"] == "true"
+
+
+def test_cancel_says_where_the_job_stands(hyplora: Run, service: ScriptedService) -> None:
+    service.on("POST", f"{JOB_PATH}/cancel", job("cancelling"))
+    assert hyplora("cancel", JOB_ID) == Outcome(0, f"{JOB_ID} cancelling\n", "")
+
+
+def test_cancel_can_wait_for_the_end(hyplora: Run, service: ScriptedService) -> None:
+    service.on("POST", f"{JOB_PATH}/cancel", job("cancelling"))
+    end_with(service, "cancelled")
+    assert hyplora("cancel", JOB_ID, "--wait") == Outcome(0, f"{JOB_ID} cancelled\n", "")
+
+
+def test_a_job_that_outran_its_cancellation_is_told(hyplora: Run, service: ScriptedService) -> None:
+    service.on("POST", f"{JOB_PATH}/cancel", job("cancelling"))
+    end_with(service, "succeeded")
+    outcome = hyplora("cancel", JOB_ID, "--wait")
+    assert (outcome.exit_code, outcome.stdout) == (1, f"{JOB_ID} succeeded\n")
+
+
+def test_upload_prints_the_file_id(hyplora: Run, service: ScriptedService, spec: Path) -> None:
+    service.on("POST", "/v1/files", file())
+    outcome = hyplora("upload", spec.parent / "rows.jsonl")
+    assert outcome.stdout == f"{file()['id']}\n"
+    assert b'{"instruction": "a", "output": "b"}' in service.requests[0].content
+
+
+def test_env_can_be_evaluated_by_a_shell(hyplora: Run, service: ScriptedService) -> None:
+    tracking_uri = "http://127.0.0.1:5000"
+    info = {"version": "1", "mlflow_tracking_uri": tracking_uri, "ray_dashboard_url": "http://x"}
+    service.on("GET", "/v1/info", info)
+    assert hyplora("env").stdout == (
+        f"export HYPLORA_URL={URL}\n"
+        f"export HYPLORA_TOKEN={TOKEN}\n"
+        f"export MLFLOW_TRACKING_URI={tracking_uri}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("jobs",),
+        ("show", JOB_ID),
+        ("logs", JOB_ID),
+        ("cancel", JOB_ID),
+        ("follow", JOB_ID),
+        ("env",),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_bad_token_is_told_with_where_it_came_from(
+    command: tuple[str, ...], home: Path, hyplora: Run, service: ScriptedService
+) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        return problem(401, "unauthorized", "no valid token")
+
+    paths = [
+        "/v1/jobs",
+        JOB_PATH,
+        f"{JOB_PATH}/logs",
+        f"{JOB_PATH}/cancel",
+        EVENTS_PATH,
+        "/v1/info",
+    ]
+    for path in paths:
+        for method in ("GET", "POST"):
+            service.on(method, path, refuse)
+    outcome = hyplora(*command)
+    assert outcome.exit_code == 1
+    assert outcome.stderr == (
+        f"error: {URL} refuses the token from {home / 'token'}: "
+        "set HYPLORA_TOKEN to a token of that service\n"
+    )
+
+
+def test_a_service_that_is_away_is_one_line(hyplora: Run, home: Path, silent_url: str) -> None:
+    outcome = hyplora("jobs", "--url", silent_url)
+    assert outcome.exit_code == 1
+    assert outcome.stderr == (
+        f"error: nothing answers at {silent_url}: "
+        "start a service with `hyplora up`, or check --url\n"
+    )
+
+
+def test_an_unforeseen_error_is_one_sentence_too(
+    hyplora: Run, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise RuntimeError("surprise")
+
+    service.on("GET", "/v1/jobs", fail)
+    outcome = hyplora("jobs")
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith("error: internal error, RuntimeError: surprise\n")
+
+
+def test_up_becomes_the_stack(hyplora: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def become(path: str, command: list[str]) -> None:
+        commands.append(command)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(os, "execv", become)
+    hyplora("up", "--port", "0")
+    hyplora("up", "--home", "elsewhere", "--mlflow-port", "1", "--dashboard-port", "2")
+    start = [sys.executable, "-P", "-m", "deploy.local", "--home"]
+    assert commands == [
+        [*start, str(home), "--port", "0"],
+        [*start, "elsewhere", "--mlflow-port", "1", "--dashboard-port", "2"],
+    ]
+
+
+def test_the_version_is_that_of_the_distribution(hyplora: Run) -> None:
+    assert hyplora("--version").stdout.startswith("hyplora 0.")
+
+
+@pytest.mark.parametrize(
+    ("absent", "sentence"),
+    [
+        ("typer", "needs typer, which is not installed: run pip install 'hyplora[service]'"),
+        ("httpx", "needs httpx, which is not installed: run pip install 'hyplora[service]'"),
+    ],
+)
+def test_without_its_extra_the_command_line_says_what_to_install(
+    absent: str, sentence: str
+) -> None:
+    code = (
+        f"import sys; sys.modules[{absent!r}] = None\nfrom service.cli.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from service.cli.app import app\n"
+        "heavy = {'mlflow', 'ray', 'torch', 'fastapi', 'sqlalchemy'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
