@@ -123,16 +123,19 @@ def _download(reference: ModelReference, tracking_uri: str, target: Path) -> Pat
     try:
         return Path(download_artifacts(artifact_uri=reference.uri, dst_path=str(target)))
     except MlflowException as error:
-        text = _explain(error.error_code, str(error.message), reference, tracking_uri)
-        raise CliError(text) from error
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            problem = f"the registry at {tracking_uri} has no {reference}"
+        else:
+            problem = f"cannot fetch {reference} from {tracking_uri}"
+        raise CliError(f"{problem}: {_first_line(error.message)}") from error
+    except OSError as error:  # a broken connection, too, is one of requests'
+        raise CliError(
+            f"cannot fetch {reference} from {tracking_uri}: {_first_line(str(error))}"
+        ) from error
 
 
-def _explain(code: str, message: str, reference: ModelReference, tracking_uri: str) -> str:
-    """Say in one line why MLflow gave nothing."""
-    reason = message.partition("\n")[0][:300]
-    if code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-        return f"the registry at {tracking_uri} has no {reference}: {reason}"
-    return f"cannot fetch {reference} from {tracking_uri}: {reason}"
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0][:300]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -156,6 +156,7 @@ def hyplora(
     """Run one command in this process."""
 
     def run(*arguments: str | Path) -> Outcome:
+        capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["hyplora", *map(str, arguments)])
         with pytest.raises(SystemExit) as ending:
             main()
