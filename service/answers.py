@@ -193,6 +193,16 @@ class EventRead(Answer):
     """status: status, previous, terminal, reason; progress: ProgressRead; message: level, text."""
 
 
+class HealthRead(Answer):
+    """That the service's process is alive."""
+
+    status: Literal["ok"]
+    """In one word."""
+
+    version: str
+    """Version of the service."""
+
+
 class InfoRead(Answer):
     """What a client needs to know about a service."""
 

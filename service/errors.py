@@ -3,6 +3,7 @@
 ServiceError
 ├── TokenFileError                   the service does not start
 ├── RefusedError                     Ray or MLflow refused what it will refuse again
+├── MissingFileError                 the bytes of an uploaded file are gone
 └── ProblemError                     has an HTTP status and a stable code
     ├── UnauthorizedError            401 unauthorized
     ├── JobNotFoundError             404 job-not-found
@@ -84,6 +85,10 @@ class TokenFileError(ServiceError):
 
 class RefusedError(ServiceError):
     """Ray or MLflow refused a request that it will refuse again."""
+
+
+class MissingFileError(ServiceError):
+    """The bytes of an uploaded file are gone from storage, or are not what was uploaded."""
 
 
 class ProblemError(ServiceError):
@@ -225,3 +230,11 @@ def problems(*kinds: type[ProblemError]) -> dict[int | str, dict[str, Any]]:
             },
         }
     return documented
+
+
+def root_cause(error: BaseException) -> str:
+    """The first line of the error that began a chain, such as "Connection refused"."""
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

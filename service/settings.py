@@ -79,7 +79,7 @@ class ServiceSettings(BaseSettings):
     poll_interval_s: PositiveFloat = 1.0
     """Seconds between two looks at the queue, at Ray and at MLflow."""
 
-    lease_ttl_s: PositiveFloat = 30.0
+    lease_ttl_s: PositiveFloat = 10.0
     """Seconds after which another replica takes over from a silent one."""
 
     sse_heartbeat_s: PositiveFloat = 15.0

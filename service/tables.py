@@ -98,9 +98,18 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
 
     @property
+    def terminal(self) -> bool:
+        """Whether the job has ended for good."""
+        return self.status.is_terminal
+
+    @property
     def submission_id(self) -> str:
-        """Id of the current attempt on the Ray cluster; never used for another attempt."""
-        return f"{self.id}-a{self.attempt}"
+        """Id of the current attempt on the Ray cluster."""
+        return self.submission_id_of(self.attempt)
+
+    def submission_id_of(self, attempt: int) -> str:
+        """Id of an attempt on the Ray cluster; no two attempts share one."""
+        return f"{self.id}-a{attempt}"
 
 
 class JobEvent(Base):

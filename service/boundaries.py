@@ -1,0 +1,143 @@
+"""What the control plane asks of Ray and of MLflow: two protocols and the facts they trade in.
+
+`service.ray_client` and `service.tracking` implement them. Every method raises the boundary's
+`UnavailableError` where the other side does not answer, and `RefusedError` where it answered that
+the request is wrong and will always be.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class DriverState(StrEnum):
+    """What Ray says about a driver."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"
+    UNKNOWN = "UNKNOWN"
+    """Ray has no such submission: it never arrived, or a restarted head has forgotten it."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the driver runs or will run."""
+        return self in {DriverState.PENDING, DriverState.RUNNING}
+
+
+@dataclass(frozen=True)
+class DriverReport:
+    """A driver as Ray sees it."""
+
+    state: DriverState
+    message: str = ""
+    """Ray's own words on how the driver ended, on one line."""
+
+
+@dataclass(frozen=True)
+class DriverRequest:
+    """A driver to start."""
+
+    submission_id: str
+    entrypoint: str
+    """A shell command; nothing that a user wrote goes into it."""
+    environment: Mapping[str, str]
+    """Readable by everyone who can reach Ray's API: no secrets."""
+    metadata: Mapping[str, str]
+
+
+class Drivers(Protocol):
+    """The Ray cluster: one driver process for each attempt at a job."""
+
+    async def ping(self) -> None:
+        """Return if the cluster answers."""
+
+    async def submit(self, request: DriverRequest) -> None:
+        """Start a driver; an id that is taken already has started, which is as good."""
+
+    async def report(self, submission_id: str) -> DriverReport:
+        """How a driver is."""
+
+    async def stop(self, submission_id: str) -> None:
+        """Ask a driver to end; one that has ended, or was never there, is no error."""
+
+    async def log(self, submission_id: str) -> str | None:
+        """Everything a driver has written; None where Ray no longer has it."""
+
+    def follow_log(self, submission_id: str) -> AsyncGenerator[str]:
+        """What a driver has written and writes, in pieces, until it ends."""
+
+
+class RunStatus(StrEnum):
+    """The states of an MLflow run."""
+
+    RUNNING = "RUNNING"
+    SCHEDULED = "SCHEDULED"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether someone has closed the run."""
+        return self not in {RunStatus.RUNNING, RunStatus.SCHEDULED}
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """Where the run of a job is."""
+
+    run_id: str
+    experiment_id: str
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A run as MLflow sees it."""
+
+    ref: RunRef
+    status: RunStatus
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The last value of each metric."""
+    seconds_since_end: float = 0.0
+    """Time since the run was closed; 0 while it is open."""
+
+
+class Runs(Protocol):
+    """The MLflow server: one run for each job, whatever the number of its attempts."""
+
+    async def ping(self) -> None:
+        """Return if the server answers."""
+
+    async def read(self, run_id: str) -> RunReport | None:
+        """A run; None if someone has deleted it."""
+
+    async def find(self, job_id: str) -> RunReport | None:
+        """The run that carries the job's tag, or None; doubles of it are deleted."""
+
+    async def create(self, job_id: str, name: str, source: str) -> RunRef:
+        """Open a run that carries the job's tag from its first moment.
+
+        Args:
+            job_id: The job; look with `find` whether it has a run.
+            name: What people call it.
+            source: The command that carries the job out.
+        """
+
+    async def describe(
+        self, run_id: str, parameters: Mapping[str, str], document: Mapping[str, object]
+    ) -> None:
+        """Log parameters, and the document as the artifact job.json; again is no error."""
+
+    async def end(self, run_id: str, status: RunStatus) -> None:
+        """Close a run."""
+
+    async def save_log(self, run_id: str, attempt: int, text: str) -> None:
+        """Keep a driver's log with the run, as the artifact logs/attempt-N.log."""
+
+    async def read_log(self, run_id: str, attempt: int) -> str | None:
+        """A driver's log as it was kept; None if it was not."""

@@ -1,0 +1,91 @@
+"""The one loop that moves jobs: reconcile, dispatch, sleep; on one replica at a time."""
+
+import asyncio
+import logging
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.dispatcher import Dispatcher
+from service.errors import UnavailableError
+from service.leases import Lease
+from service.reconciler import Reconciler
+
+logger = logging.getLogger(__name__)
+
+_RENEWALS_PER_TTL = 3
+_MAX_DELAY_S = 15.0
+
+
+class ControlLoop:
+    """Runs reconciler and dispatcher by turns: a job is never in the hands of both.
+
+    Args:
+        lease: Held by the replica that acts.
+        lease_ttl_s: For how long it is held without renewal.
+        reconciler: Looks after the jobs on the cluster.
+        dispatcher: Puts jobs there.
+        poll_interval_s: Pause between two rounds; longer while Ray or MLflow is away.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        lease_ttl_s: float,
+        reconciler: Reconciler,
+        dispatcher: Dispatcher,
+        poll_interval_s: float,
+    ) -> None:
+        self._lease = lease
+        self._renewal_interval_s = lease_ttl_s / _RENEWALS_PER_TTL
+        self._reconciler = reconciler
+        self._dispatcher = dispatcher
+        self._poll_interval_s = poll_interval_s
+        self._delay_s = poll_interval_s
+
+    async def run(self) -> None:
+        """Go on until cancelled; then let another replica take over at once."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_lease())
+                tasks.create_task(self._keep_working())
+        finally:
+            await self._lease.release()
+
+    async def work_once(self) -> None:
+        """One round.
+
+        Raises:
+            UnavailableError: If Ray or MLflow is away; the round is repeated when it is back.
+        """
+        await self._reconciler.reconcile()
+        await self._dispatcher.dispatch_waiting()
+
+    async def _keep_lease(self) -> None:
+        while True:
+            try:
+                await self._lease.acquire()
+            except (SQLAlchemyError, OSError):
+                logger.exception("the lease cannot be renewed")
+            await asyncio.sleep(self._renewal_interval_s)
+
+    async def _keep_working(self) -> None:
+        while True:
+            if self._lease.is_held:
+                await self._work_or_back_off()
+            await asyncio.sleep(self._delay_s)
+
+    async def _work_or_back_off(self) -> None:
+        is_first_failure = self._delay_s == self._poll_interval_s
+        try:
+            await self.work_once()
+        except UnavailableError as error:
+            if is_first_failure:
+                logger.warning("%s", error)
+        except Exception:
+            logger.exception("the control loop goes on after an error")
+        else:
+            if not is_first_failure:
+                logger.info("everything answers again")
+            self._delay_s = self._poll_interval_s
+            return
+        self._delay_s = min(2 * self._delay_s, max(_MAX_DELAY_S, self._poll_interval_s))

@@ -1,0 +1,141 @@
+"""Puts waiting jobs on the Ray cluster, a bounded number at a time.
+
+Every step can be repeated, so a dispatcher that dies between any two is taken up by the next: the
+job is claimed before anything exists outside, its MLflow run is looked for by tag before one is
+made, and the driver's submission id is taken at most once.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from jobs.specs import TICKET_VARIABLE, JobSpec, JobTicket
+from service.boundaries import DriverRequest, Drivers, RunRef, Runs, RunStatus
+from service.errors import MissingFileError, RefusedError
+from service.files import Files
+from service.lifecycle import Jobs
+from service.settings import ServiceSettings
+from service.states import JobStatus
+from service.tables import Job
+from workers.specs import FailureCode
+
+logger = logging.getLogger(__name__)
+
+_SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
+_STOP_SIGNALS = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "20"}
+"""A driver that is stopped gets Ctrl-C and this long to end its workers."""
+
+
+class Dispatcher:
+    """Moves jobs from the queue to the cluster, oldest first."""
+
+    def __init__(
+        self, settings: ServiceSettings, jobs: Jobs, files: Files, drivers: Drivers, runs: Runs
+    ) -> None:
+        self._settings = settings
+        self._jobs = jobs
+        self._files = files
+        self._drivers = drivers
+        self._runs = runs
+
+    async def dispatch_waiting(self) -> None:
+        """Submit what waits and fits.
+
+        Raises:
+            UnavailableError: If Ray or MLflow is away; what was not submitted waits on.
+        """
+        waiting = await self._jobs.awaiting_driver(self._settings.max_live_drivers)
+        if not waiting:
+            return
+        # Both must be there before a job is touched: until then the user can cancel it at once.
+        await self._drivers.ping()
+        await self._runs.ping()
+        for job in waiting:
+            await self._dispatch(job.id)
+
+    async def _dispatch(self, job_id: str) -> None:
+        job = await self._jobs.claim(job_id)
+        if job is None:
+            return
+        try:
+            await self._submit(job)
+        except MissingFileError as error:
+            await self._fail(job, FailureCode.DATA_INVALID, str(error))
+        except RefusedError as error:
+            await self._fail(job, FailureCode.INTERNAL, str(error))
+
+    async def _submit(self, job: Job) -> None:
+        spec = _SPEC.validate_python(job.spec)
+        files = await self._files.refs(file_ids(spec))
+        entrypoint = f"{self._settings.driver_python} -m jobs.{job.kind}"
+        run = await self._open_run(job, entrypoint)
+        ticket = JobTicket(
+            job_id=job.id,
+            attempt=job.attempt,
+            run_id=run.run_id,
+            tracking_uri=self._settings.mlflow_tracking_uri,
+            storage_path=self._settings.storage_path,
+            spec=spec,
+            files=files,
+        )
+        await self._runs.describe(
+            run.run_id, flatten(job.spec), ticket.model_dump(mode="json", exclude={"attempt"})
+        )
+        job = await self._jobs.note_run(job.id, run)
+        if job.status is JobStatus.CANCELLING:
+            return
+        await self._drivers.submit(
+            DriverRequest(
+                submission_id=job.submission_id,
+                entrypoint=entrypoint,
+                environment={
+                    TICKET_VARIABLE: ticket.model_dump_json(),
+                    "MLFLOW_TRACKING_URI": self._settings.mlflow_tracking_uri,
+                    **_STOP_SIGNALS,
+                },
+                metadata={"job_id": job.id, "name": job.name, "kind": job.kind},
+            )
+        )
+        job = await self._jobs.note_submission(job.id)
+        logger.info("submitted %s", job.submission_id)
+        if job.status.is_terminal:
+            # Another replica took over in the meantime, saw no driver and closed the job.
+            await self._drivers.stop(job.submission_id)
+
+    async def _open_run(self, job: Job, entrypoint: str) -> RunRef:
+        known = await self._runs.read(job.run_id) if job.run_id else None
+        known = known or await self._runs.find(job.id)
+        return known.ref if known else await self._runs.create(job.id, job.name, entrypoint)
+
+    async def _fail(self, job: Job, code: FailureCode, message: str) -> None:
+        logger.error("%s cannot be submitted: %s", job.id, message)
+        try:
+            run = await self._runs.find(job.id)
+            if run is not None and not run.status.is_ended:
+                await self._runs.end(run.ref.run_id, RunStatus.FAILED)
+        except RefusedError:
+            logger.exception("the run of %s stays open", job.id)
+        failure = {"code": code, "message": message, "log_tail": None}
+        await self._jobs.end(job.id, JobStatus.FAILED, reason=message, failure=failure)
+
+
+def file_ids(spec: JobSpec) -> list[str]:
+    """Every uploaded file that a spec names."""
+    return [file_id for file_id in (spec.data.train, spec.data.validation) if file_id]
+
+
+def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested document as MLflow parameters: {"adapter.r": "8", …}; lists as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in document.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        elif isinstance(value, list):
+            flat[name] = json.dumps(value)
+        else:
+            flat[name] = str(value)
+    return flat

@@ -1,0 +1,63 @@
+"""A job's history: pages of it, and a stream that replays it and goes on until the job ends."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from sqlalchemy import select
+
+from service.database import Database
+from service.lifecycle import find_job
+from service.tables import JobEvent
+
+_BATCH = 500
+
+
+class Events:
+    """The events of every job; the database is the only place they are read from.
+
+    Args:
+        database: Where the jobs are.
+        poll_interval_s: Seconds between two looks for new events of a job that is followed.
+    """
+
+    def __init__(self, database: Database, poll_interval_s: float) -> None:
+        self._database = database
+        self._poll_interval_s = poll_interval_s
+
+    async def page(self, job_id: str, after: int, limit: int) -> tuple[Sequence[JobEvent], bool]:
+        """Events of a job, oldest first, and whether there are more.
+
+        Args:
+            job_id: The job.
+            after: Id of the last event that is known; 0 for none.
+            limit: Most events that are returned.
+
+        Raises:
+            JobNotFoundError: If there is no such job.
+        """
+        events, _ = await self._read(job_id, after, limit + 1)
+        return events[:limit], len(events) > limit
+
+    async def follow(self, job_id: str, after: int) -> AsyncIterator[JobEvent]:
+        """Every event after one, as it comes, until the job has ended.
+
+        Raises:
+            JobNotFoundError: If there is no such job.
+        """
+        while True:
+            events, is_over = await self._read(job_id, after, _BATCH)
+            for event in events:
+                yield event
+                after = event.id
+            if len(events) < _BATCH:
+                if is_over:
+                    return
+                await asyncio.sleep(self._poll_interval_s)
+
+    async def _read(self, job_id: str, after: int, limit: int) -> tuple[Sequence[JobEvent], bool]:
+        query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after)
+        async with self._database.reading() as session:
+            # The job first: if it has ended by then, its last event is there, too.
+            job = await find_job(session, job_id)
+            events = await session.scalars(query.order_by(JobEvent.id).limit(limit))
+            return events.all(), job.status.is_terminal

@@ -1,0 +1,270 @@
+"""The verbs of a job's life. Each is one transaction that locks the job's row first.
+
+Users submit and cancel; the control loop does the rest. Every change of status goes through
+`_move`, which holds it to the table in `service.states` and writes the event that clients see.
+Since the row is locked before an event is written, a job's events commit in the order of their ids.
+"""
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from jobs.specs import JobSpec
+from service.boundaries import RunRef
+from service.database import Database
+from service.errors import (
+    DataFileNotFoundError,
+    FieldError,
+    JobAlreadyEndedError,
+    JobNotFoundError,
+)
+from service.states import JobStatus, require_transition
+from service.tables import Job, JobEvent, UploadedFile, utc_now
+
+_JOB_ID = re.compile(r"job-[0-9a-f]{16}")
+_CLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt > 0)
+_UNSUBMITTED = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_(None))
+
+
+class Jobs:
+    """The jobs of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def submit(self, spec: JobSpec) -> Job:
+        """Queue a job.
+
+        Raises:
+            DataFileNotFoundError: If the spec names a file that was not uploaded.
+        """
+        job = Job(
+            id=f"job-{secrets.token_hex(8)}",
+            kind=spec.kind,
+            name=spec.name,
+            status=JobStatus.QUEUED,
+            spec=spec.model_dump(mode="json"),
+            attempt=0,
+            created_at=utc_now(),
+        )
+        async with self._database.writing() as session:
+            await _require_files(session, spec)
+            session.add(job)
+            await session.flush()
+            session.add(_status_event(job, previous=None, reason=None))
+        return job
+
+    async def get(self, job_id: str) -> Job:
+        """A job as it stands.
+
+        Raises:
+            JobNotFoundError: If there is none.
+        """
+        async with self._database.reading() as session:
+            return await find_job(session, job_id)
+
+    async def page(
+        self, limit: int, after: str | None = None, status: JobStatus | None = None
+    ) -> tuple[Sequence[Job], bool]:
+        """Jobs, newest first, and whether there are more.
+
+        Args:
+            limit: Most jobs that are returned.
+            after: Id of the last job of the page before.
+            status: Jobs of this status alone.
+
+        Raises:
+            JobNotFoundError: If `after` is no job.
+        """
+        query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+        if status is not None:
+            query = query.where(Job.status == status)
+        async with self._database.reading() as session:
+            if after is not None:
+                last = await find_job(session, after)
+                query = query.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
+            jobs = (await session.scalars(query)).all()
+        return jobs[:limit], len(jobs) > limit
+
+    async def cancel(self, job_id: str) -> Job:
+        """End a job; one that may have a driver is `cancelling` until that has stopped.
+
+        Raises:
+            JobNotFoundError: If there is none.
+            JobAlreadyEndedError: If it has ended.
+        """
+        async with self._locked(job_id) as (session, job):
+            if job.status.is_terminal:
+                raise JobAlreadyEndedError(f"{job_id} has already {_ended(job.status)}")
+            if job.status is not JobStatus.CANCELLING:
+                is_untouched = job.status is JobStatus.QUEUED and job.attempt == 0
+                after = JobStatus.CANCELLED if is_untouched else JobStatus.CANCELLING
+                _move(session, job, after, "cancelled by the user")
+            return job
+
+    async def submitted(self) -> Sequence[Job]:
+        """Jobs to compare with Ray and MLflow: a driver of theirs may be there."""
+        has_driver = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_not(None))
+        async with self._database.reading() as session:
+            return await _oldest(session, or_(has_driver, Job.status == JobStatus.CANCELLING))
+
+    async def awaiting_driver(self, max_live: int) -> Sequence[Job]:
+        """Jobs to submit: those that were begun, then as many new ones as there is room for.
+
+        Args:
+            max_live: Most jobs that may be on the cluster together.
+        """
+        on_cluster = or_(Job.status.in_([JobStatus.RUNNING, JobStatus.CANCELLING]), _CLAIMED)
+        untouched = and_(Job.status == JobStatus.QUEUED, Job.attempt == 0)
+        async with self._database.reading() as session:
+            num_live = await session.scalar(select(func.count()).where(on_cluster)) or 0
+            begun = await _oldest(session, or_(_CLAIMED, _UNSUBMITTED))
+            return [*begun, *await _oldest(session, untouched, max(0, max_live - num_live))]
+
+    async def claim(self, job_id: str) -> Job | None:
+        """Note, before anything is done outside, that the job may now exist there.
+
+        Returns:
+            The job with the attempt to submit; None if it no longer waits for a driver.
+        """
+        async with self._locked(job_id) as (_, job):
+            if job.status not in {JobStatus.QUEUED, JobStatus.RUNNING}:
+                return None
+            job.attempt = max(job.attempt, 1)
+            return job
+
+    async def note_run(self, job_id: str, run: RunRef) -> Job:
+        """Keep the job's MLflow run."""
+        async with self._locked(job_id) as (_, job):
+            job.run_id, job.experiment_id = run.run_id, run.experiment_id
+            return job
+
+    async def note_submission(self, job_id: str) -> Job:
+        """Note that Ray has the current attempt."""
+        async with self._locked(job_id) as (session, job):
+            job.submitted_at = utc_now()
+            if job.status is JobStatus.QUEUED:
+                _move(session, job, JobStatus.RUNNING)
+            return job
+
+    async def note_progress(self, job_id: str, progress: dict[str, Any]) -> None:
+        """Keep how far the training is, and tell those who follow."""
+        async with self._locked(job_id) as (session, job):
+            if not job.status.is_terminal:
+                _set_progress(session, job, progress)
+
+    async def retry(self, job_id: str, attempt: int, reason: str) -> None:
+        """Give up an attempt and ask for the next.
+
+        Args:
+            job_id: The job.
+            attempt: The attempt that ended; nothing happens if another is current by now.
+            reason: Why, for the user.
+        """
+        async with self._locked(job_id) as (session, job):
+            if job.status is JobStatus.RUNNING and job.attempt == attempt:
+                job.attempt += 1
+                job.submitted_at = None
+                text = f"{reason}; starting attempt {job.attempt}"
+                session.add(_event(job, "message", {"level": "warning", "text": text}))
+
+    async def end(
+        self,
+        job_id: str,
+        status: JobStatus,
+        *,
+        reason: str | None = None,
+        progress: dict[str, Any] | None = None,
+        failure: dict[str, Any] | None = None,
+        model_version: dict[str, Any] | None = None,
+    ) -> None:
+        """Give a job its final status; a job that has one keeps it."""
+        async with self._locked(job_id) as (session, job):
+            if job.status.is_terminal:
+                return
+            if progress is not None:
+                _set_progress(session, job, progress)
+            job.failure, job.model_version = failure, model_version
+            _move(session, job, status, reason)
+
+    @asynccontextmanager
+    async def _locked(self, job_id: str) -> AsyncIterator[tuple[AsyncSession, Job]]:
+        async with self._database.writing() as session:
+            yield session, await find_job(session, job_id, lock=True)
+
+
+async def find_job(session: AsyncSession, job_id: str, lock: bool = False) -> Job:
+    """Load a job.
+
+    Args:
+        session: Where to look.
+        job_id: The job, as the user wrote it.
+        lock: Whether to hold its row until the transaction ends.
+
+    Raises:
+        JobNotFoundError: If there is none.
+    """
+    job = None
+    if _JOB_ID.fullmatch(job_id):
+        job = await session.get(Job, job_id, with_for_update=lock)
+    if job is None:
+        raise JobNotFoundError(f"there is no job {job_id!r}; GET /v1/jobs lists them")
+    return job
+
+
+async def _oldest(
+    session: AsyncSession, condition: ColumnElement[bool], limit: int | None = None
+) -> Sequence[Job]:
+    query = select(Job).where(condition).order_by(Job.created_at, Job.id).limit(limit)
+    return (await session.scalars(query)).all()
+
+
+async def _require_files(session: AsyncSession, spec: JobSpec) -> None:
+    named = {"data.train": spec.data.train, "data.validation": spec.data.validation}
+    query = select(UploadedFile.id).where(UploadedFile.id.in_(filter(None, named.values())))
+    known = set((await session.scalars(query)).all())
+    missing = [
+        FieldError(field=field, value=file_id, message="no file with this id was uploaded")
+        for field, file_id in named.items()
+        if file_id is not None and file_id not in known
+    ]
+    if missing:
+        fields = " and ".join(error.field for error in missing)
+        raise DataFileNotFoundError(
+            f"{fields}: no such file; upload it with POST /v1/files and use the id it answers",
+            missing,
+        )
+
+
+def _move(session: AsyncSession, job: Job, status: JobStatus, reason: str | None = None) -> None:
+    require_transition(job.status, status)
+    previous, job.status = job.status, status
+    if status is JobStatus.RUNNING:
+        job.started_at = utc_now()
+    if status.is_terminal:
+        job.finished_at = utc_now()
+    session.add(_status_event(job, previous, reason))
+
+
+def _set_progress(session: AsyncSession, job: Job, progress: dict[str, Any]) -> None:
+    if progress != job.progress:
+        job.progress, job.progress_at = progress, utc_now()
+        session.add(_event(job, "progress", progress))
+
+
+def _status_event(job: Job, previous: JobStatus | None, reason: str | None) -> JobEvent:
+    data = {"status": job.status, "previous": previous, "terminal": job.status.is_terminal}
+    return _event(job, "status", data | ({"reason": reason} if reason else {}))
+
+
+def _event(job: Job, kind: str, data: Mapping[str, Any]) -> JobEvent:
+    return JobEvent(job_id=job.id, created_at=utc_now(), type=kind, data=dict(data))
+
+
+def _ended(status: JobStatus) -> str:
+    return "been cancelled" if status is JobStatus.CANCELLED else status.value

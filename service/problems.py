@@ -1,0 +1,163 @@
+"""Every error leaves the service as an RFC 9457 problem document."""
+
+import logging
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic.json_schema import models_json_schema
+from sqlalchemy.exc import InterfaceError, OperationalError
+from starlette.exceptions import HTTPException
+
+from service.errors import (
+    DatabaseUnavailableError,
+    FieldError,
+    Problem,
+    ProblemError,
+    RequestInvalidError,
+    SpecInvalidError,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document."""
+
+    media_type = "application/problem+json"
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer the application's errors, and the framework's own, with problem documents."""
+
+    @app.exception_handler(ProblemError)
+    async def on_problem(request: Request, error: ProblemError) -> ProblemResponse:
+        return problem_response(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> ProblemResponse:
+        return problem_response(request, explain_validation(error))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> ProblemResponse:
+        return _respond(_describe_status(request, error), error.headers)
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(InterfaceError)
+    async def on_database(request: Request, error: Exception) -> ProblemResponse:
+        logger.error("request %s: no database", _request_id(request), exc_info=error)
+        return problem_response(
+            request, DatabaseUnavailableError("the database does not answer; try again in a moment")
+        )
+
+
+def describe_problems(app: FastAPI) -> None:
+    """Put the schema of a problem document among those of the API's description."""
+    describe_routes = app.openapi
+
+    def describe() -> dict[str, Any]:
+        description = describe_routes()
+        _, schemas = models_json_schema(
+            [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
+        )
+        description["components"]["schemas"] |= schemas["$defs"]
+        return description
+
+    app.openapi = describe  # type: ignore[method-assign]
+
+
+def problem_response(request: Request, error: ProblemError) -> ProblemResponse:
+    """The answer to a request that ended in an error."""
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else None
+    return _respond(error.problem(_request_id(request)), headers)
+
+
+def explain_validation(error: RequestValidationError) -> RequestInvalidError | SpecInvalidError:
+    """Pydantic's complaints about a request as fields that a user recognises."""
+    complaints = error.errors()
+    is_body = any(complaint["loc"][0] == "body" for complaint in complaints)
+    fields: dict[tuple[str, str], FieldError] = {}
+    for complaint in complaints:
+        explained = _explain(complaint, error.body)
+        fields[explained.field, explained.message] = explained
+    errors = list(fields.values())
+    sentences = "; ".join(f"{each.field}: {each.message}" for each in errors[:3])
+    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+    kind = SpecInvalidError if is_body else RequestInvalidError
+    return kind(f"{sentences}{more}", errors)
+
+
+def _explain(complaint: Mapping[str, Any], body: object) -> FieldError:
+    source, *location = complaint["loc"]
+    message = complaint["msg"].removeprefix("Value error, ")
+    if complaint["type"] == "json_invalid":
+        reason, position = complaint["ctx"]["error"], location[0]
+        return FieldError(field="body", message=f"no JSON: {reason} at character {position}")
+    if source == "body":
+        location = _named_fields(location, body, keep_last=complaint["type"] == "missing")
+        if not location and not isinstance(body, Mapping):
+            message = "send a JSON object with the header Content-Type: application/json"
+    field = _readable(".".join(map(str, location)) or source)
+    return FieldError(field=field, value=_plain(complaint["input"]), message=message)
+
+
+def _named_fields(location: list[int | str], body: object, keep_last: bool) -> list[int | str]:
+    """The part of pydantic's location that the user wrote, or, with `keep_last`, left out.
+
+    The rest are pydantic's names for the members of a union, such as the adapter's method.
+    """
+    path: list[int | str] = []
+    for index, part in enumerate(location):
+        is_left_out = keep_last and index == len(location) - 1
+        if isinstance(body, Mapping) and (part in body or is_left_out):
+            path.append(part)
+            body = body.get(part)
+        elif isinstance(body, list) and isinstance(part, int):
+            path.append(part)
+            body = body[part] if part < len(body) else None
+    return path
+
+
+def _plain(value: object) -> bool | int | float | str | None:
+    """A single value as JSON can carry it; None for anything larger."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        return _readable(value[:200])
+    return value if isinstance(value, bool | int | float) else None
+
+
+def _readable(text: str) -> str:
+    """Text without half surrogate pairs, which JSON can name and no encoding can hold."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _describe_status(request: Request, error: HTTPException) -> Problem:
+    phrase = HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "-")
+    detail = str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"there is nothing at {request.url.path}; /docs lists what there is"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.url.path} does not answer {request.method}; /docs lists what does"
+    return Problem(
+        type=f"urn:hyplora:problem:{code}",
+        title=phrase,
+        status=error.status_code,
+        detail=detail,
+        code=code,
+        instance=f"urn:hyplora:request:{_request_id(request)}",
+    )
+
+
+def _respond(problem: Problem, headers: Mapping[str, str] | None) -> ProblemResponse:
+    content = problem.model_dump(mode="json", exclude_defaults=True)
+    return ProblemResponse(content, problem.status, headers)
+
+
+def _request_id(request: Request) -> str:
+    return str(request.state.request_id)

@@ -1,0 +1,47 @@
+"""How far a training is, from the metrics that its workers report."""
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from service.tables import Job
+from workers.specs import RunMetric
+
+_RESOLUTION = 1 / 1000
+"""Progress is noted at most once in this part of the time gone by, so that the history of a job
+grows with the logarithm of its duration."""
+
+
+def progress_of(metrics: Mapping[str, float]) -> dict[str, Any] | None:
+    """The fields of `ProgressRead`; None before the first step is reported.
+
+    Args:
+        metrics: Last value of each metric of the run.
+    """
+    step, total_steps = metrics.get(RunMetric.STEP), metrics.get(RunMetric.TOTAL_STEPS)
+    if step is None:
+        return None
+    return {
+        "step": int(step),
+        "total_steps": None if total_steps is None else int(total_steps),
+        "loss": _finite(metrics, RunMetric.LOSS),
+        "tokens_per_s": _finite(metrics, RunMetric.TOKENS_PER_S),
+        "seconds_left": _finite(metrics, RunMetric.SECONDS_LEFT),
+        "eval_loss": _finite(metrics, RunMetric.EVAL_LOSS),
+    }
+
+
+def is_due(job: Job, progress: Mapping[str, Any], now: datetime) -> bool:
+    """Whether progress is new, and worth an entry in the job's history."""
+    if progress == job.progress:
+        return False
+    if job.progress_at is None or job.started_at is None:
+        return True
+    return now - job.progress_at >= (now - job.started_at) * _RESOLUTION
+
+
+def _finite(metrics: Mapping[str, float], metric: RunMetric) -> float | None:
+    """JSON knows neither NaN nor infinity."""
+    value = metrics.get(metric)
+    return value if value is not None and math.isfinite(value) else None

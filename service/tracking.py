@@ -1,0 +1,184 @@
+"""The MLflow server through its client, in threads; the only file that talks to MLflow."""
+
+import asyncio
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage, Param, Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
+
+from jobs.specs import RunTag
+from service.boundaries import RunRef, RunReport, RunStatus
+from service.errors import MlflowUnavailableError, RefusedError, root_cause
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_TIMEOUT_S = 10
+_PARAMS_PER_BATCH = 100
+_MAX_PARAM_LENGTH = 6000
+_LASTING_ERRORS = {
+    "BAD_REQUEST",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+}
+"""MLflow's words for what is wrong with a request; all others are trouble of the server's."""
+
+
+class MlflowRuns:
+    """The runs of one experiment on one MLflow server.
+
+    Args:
+        tracking_uri: Of the server; credentials come from MLFLOW_TRACKING_USERNAME and the like.
+        experiment: Name of the experiment, made on first use.
+    """
+
+    def __init__(self, tracking_uri: str, experiment: str) -> None:
+        # MLflow reads these from the environment alone. No retry: a request whose answer got
+        # lost would be sent again and open a second run; the control loop looks before it repeats.
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_TIMEOUT_S))
+        self._uri = tracking_uri
+        self._experiment = experiment
+        self._client = MlflowClient(tracking_uri=tracking_uri)
+
+    async def ping(self) -> None:
+        """Ask for one experiment, which takes the server's database and its login."""
+        await self._call(lambda: self._client.search_experiments(max_results=1))
+
+    async def read(self, run_id: str) -> RunReport | None:
+        """A run, unless someone has deleted it."""
+
+        def read() -> RunReport | None:
+            try:
+                run = self._client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+            return _report(run) if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
+
+        return await self._call(read)
+
+    async def find(self, job_id: str) -> RunReport | None:
+        """The run that carries the job's tag, or None; doubles of it are deleted."""
+
+        def find() -> RunReport | None:
+            experiment = self._client.get_experiment_by_name(self._experiment)
+            if experiment is None:
+                return None
+            runs = self._client.search_runs(
+                [experiment.experiment_id],
+                filter_string=f"tags.`{RunTag.JOB_ID}` = '{job_id}'",
+                order_by=["attributes.start_time ASC"],
+            )
+            # Trials are child runs and carry the tag, too.
+            first, *doubles = [
+                run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags
+            ] or [None]
+            for double in doubles:
+                logger.warning("deleting %s, a second run of %s", double.info.run_id, job_id)
+                self._client.delete_run(double.info.run_id)
+            return None if first is None else _report(first)
+
+        return await self._call(find)
+
+    async def create(self, job_id: str, name: str, source: str) -> RunRef:
+        """Open a run that carries the job's tag from its first moment."""
+
+        def create() -> RunRef:
+            run = self._client.create_run(
+                self._experiment_id(),
+                run_name=name,
+                tags={
+                    RunTag.JOB_ID: job_id,
+                    MLFLOW_SOURCE_TYPE: "JOB",
+                    MLFLOW_SOURCE_NAME: source,
+                },
+            )
+            return _report(run).ref
+
+        return await self._call(create)
+
+    async def describe(
+        self, run_id: str, parameters: Mapping[str, str], document: Mapping[str, object]
+    ) -> None:
+        """Log parameters, and the document as the artifact job.json."""
+
+        def describe() -> None:
+            params = [Param(key, value[:_MAX_PARAM_LENGTH]) for key, value in parameters.items()]
+            for start in range(0, len(params), _PARAMS_PER_BATCH):
+                batch = params[start : start + _PARAMS_PER_BATCH]
+                self._client.log_batch(run_id, params=batch)
+            self._client.log_dict(run_id, dict(document), "job.json")
+
+        await self._call(describe)
+
+    async def end(self, run_id: str, status: RunStatus) -> None:
+        """Close a run."""
+        await self._call(lambda: self._client.set_terminated(run_id, status))
+
+    async def save_log(self, run_id: str, attempt: int, text: str) -> None:
+        """Keep a driver's log with the run."""
+        await self._call(lambda: self._client.log_text(run_id, text, _log_path(attempt)))
+
+    async def read_log(self, run_id: str, attempt: int) -> str | None:
+        """A driver's log as it was kept."""
+
+        def read() -> str | None:
+            path = _log_path(attempt)
+            kept = self._client.list_artifacts(run_id, str(Path(path).parent))
+            if path not in {artifact.path for artifact in kept}:
+                return None
+            with tempfile.TemporaryDirectory() as folder:
+                copy = self._client.download_artifacts(run_id, path, folder)
+                return Path(copy).read_text(encoding="utf-8", errors="replace")
+
+        return await self._call(read)
+
+    def _experiment_id(self) -> str:
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        if experiment is None:
+            return str(self._client.create_experiment(self._experiment))
+        if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+            self._client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    async def _call(self, request: Callable[[], _T]) -> _T:
+        try:
+            return await asyncio.to_thread(request)
+        except MlflowException as error:
+            if error.error_code in _LASTING_ERRORS:
+                raise RefusedError(f"MLflow refused: {root_cause(error)}") from error
+            raise self._unavailable(error) from error
+        except OSError as error:  # artifact stores raise requests' errors, which are OSErrors
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> MlflowUnavailableError:
+        return MlflowUnavailableError(
+            f"MLflow at {self._uri} is out of reach ({root_cause(error)}); jobs wait for it"
+        )
+
+
+def _report(run: Run) -> RunReport:
+    ended_ms = run.info.end_time
+    return RunReport(
+        ref=RunRef(run.info.run_id, run.info.experiment_id),
+        status=RunStatus(run.info.status),
+        tags=run.data.tags,
+        metrics=run.data.metrics,
+        seconds_since_end=max(0.0, time.time() - ended_ms / 1000) if ended_ms else 0.0,
+    )
+
+
+def _log_path(attempt: int) -> str:
+    return f"logs/attempt-{attempt}.log"

@@ -1,0 +1,41 @@
+"""Records as the API answers them, with links to where else they can be looked at."""
+
+from service.answers import EventRead, FileRead, JobRead, LinksRead
+from service.settings import ServiceSettings
+from service.tables import Job, JobEvent, UploadedFile
+
+
+class Views:
+    """Turns records into answers; knows where browsers find Ray and MLflow."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._ray_url = settings.ray_dashboard_url
+        self._mlflow_url = settings.mlflow_ui_url
+
+    def job(self, job: Job) -> JobRead:
+        """The record of a job."""
+        answer = JobRead.model_validate(job, from_attributes=True)
+        return answer.model_copy(update={"links": self._links(job)})
+
+    def file(self, file: UploadedFile) -> FileRead:
+        """The record of a data set."""
+        return FileRead.model_validate(file, from_attributes=True)
+
+    def event(self, event: JobEvent) -> EventRead:
+        """An entry of a job's history."""
+        return EventRead.model_validate(event, from_attributes=True)
+
+    def _links(self, job: Job) -> LinksRead:
+        path = f"/v1/jobs/{job.id}"
+        links = {"self": path, "events": f"{path}/events", "logs": f"{path}/logs"}
+        if job.submitted_at is not None:
+            links["ray_dashboard"] = f"{self._ray_url}/#/jobs/{job.submission_id}"
+        if job.run_id is not None:
+            links["mlflow_run"] = (
+                f"{self._mlflow_url}/#/experiments/{job.experiment_id}/runs/{job.run_id}"
+            )
+        if version := job.model_version:
+            links["model_version"] = (
+                f"{self._mlflow_url}/#/models/{version['name']}/versions/{version['version']}"
+            )
+        return LinksRead.model_validate(links)
