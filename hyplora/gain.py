@@ -12,20 +12,18 @@ docs/method.md derives it.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
-from hyplora.geometry.numerics import (
-    arsinh_exp,
-    arsinhc,
-    log_sinhc,
-    require_full_precision,
-)
+from hyplora.geometry.numerics import arsinh_scaled_exp, log_sinhc, require_full_precision
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+LARGEST_PLAIN_RADIUS: Final = 20.0
+"""Radius up to which sinh and its gradients stay far inside float32; beyond, logarithms serve."""
 
 
 def lorentz_gain(
@@ -37,8 +35,9 @@ def lorentz_gain(
 ) -> Float[Tensor, "*batch"]:
     """Compute the gain of the Lorentz projection, token by token.
 
-    S is kept as its logarithm, so that ``mu S`` may leave the dtype: only a gain that itself
-    overflows does so here.
+    Value and gradient are exact to a few roundings and finite at zero input and at B = 0. A
+    ``radius_cap`` beyond `LARGEST_PLAIN_RADIUS`, or none, costs more time: it takes S as its
+    logarithm, so that only a gain that itself leaves the dtype overflows.
 
     Args:
         x_norm: ``|x|``: norms of the layer's inputs (length).
@@ -59,15 +58,16 @@ def lorentz_gain(
         Closed form of the maps of Yang et al. 2024, arXiv:2410.04010.
     """
     require_full_precision(x_norm)
+    # The smallest normal number stands in for zero: there the forms below have their limits to the
+    # last digit, and the gradient, which is zero there, does not become 0 / 0.
+    smallest = torch.finfo(x_norm.dtype).tiny
     radius_sq = norm_scale**2 * curvature
-    tau = x_norm / radius_sq**0.5
-    log_stretch = log_sinhc(tau.clamp(max=radius_cap)) - (tau / radius_cap).clamp(min=1).log()
-    # The smallest normal number stands in for zero, where neither log nor sqrt has a gradient.
-    smallest = torch.finfo(update_norm_sq.dtype).tiny
+    tau = (x_norm / radius_sq**0.5).clamp(min=smallest)
     mu = (update_norm_sq / radius_sq).clamp(min=smallest).sqrt()
-    log_reach = mu.log() + log_stretch
-    is_far = log_reach > 0
-    stretch = torch.where(is_far, 0.0, log_stretch).exp()
-    near = stretch * arsinhc(log_reach.clamp(max=0).exp())
-    far = arsinh_exp(log_reach.clamp(min=0)) / torch.where(is_far, mu, 1.0)
-    return torch.where(is_far, far, near)
+    tau_capped = tau.clamp(max=radius_cap)
+    if radius_cap <= LARGEST_PLAIN_RADIUS:
+        length = torch.asinh(mu * (tau_capped.sinh() / tau))
+    else:
+        log_stretch = log_sinhc(tau_capped) - (tau / radius_cap).clamp(min=1).log()
+        length = arsinh_scaled_exp(mu, log_stretch)
+    return length / mu

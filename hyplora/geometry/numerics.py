@@ -57,12 +57,23 @@ def log_sinhc(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.where(is_near, _polynomial(near.square(), _SINHC_SERIES).log(), log_far)
 
 
-def arsinh_exp(log_x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Compute ``arsinh(x)`` from ``log(x) >= 0``; ``x`` itself may be too large for the dtype.
+def arsinh_scaled_exp(
+    scale: Float[Tensor, "*shape"], exponent: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """Compute ``arsinh(scale * e^exponent)``, also where that argument would overflow.
 
-    At ``log_x = log(c) + log_sinhc(tau)`` this is ``arsinh(c sinh(tau) / tau)`` for any tau.
+    At ``exponent = log_sinhc(tau)`` this is ``arsinh(scale * sinh(tau) / tau)`` for any tau.
+
+    Args:
+        scale: A factor above zero.
+        exponent: Logarithm of the other factor.
     """
-    return log_x + torch.log1p(torch.sqrt(1 + torch.exp(-2 * log_x)))
+    log_argument = scale.log() + exponent
+    is_large = log_argument > 0
+    small = torch.asinh(scale * torch.where(is_large, 0.0, exponent).exp())
+    log_large = log_argument.clamp(min=0)
+    large = log_large + torch.log1p(torch.sqrt(1 + torch.exp(-2 * log_large)))
+    return torch.where(is_large, large, small)
 
 
 def require_full_precision(x: Tensor) -> None:

@@ -10,12 +10,10 @@ from typing import Any, Final
 from peft import PeftConfig, PeftType
 
 from hyplora.errors import ConfigError
+from hyplora.gain import LARGEST_PLAIN_RADIUS
 
 ADAPTER_FORMAT: Final = 1
 """Version of the saved adapter that this release writes; it reads this one and older ones."""
-
-MAX_RADIUS_CAP: Final = 40.0
-"""Largest radius_cap: AdamW squares the gradient, which holds sinh(radius_cap), in float32."""
 
 _BIAS_CHOICES = ("none", "all", "hyplora_only")
 
@@ -116,10 +114,10 @@ class HypLoraConfig(PeftConfig):
         if self.norm_scale is not None:
             _require_positive("norm_scale", self.norm_scale, "leave it out for sqrt(d_in)")
         _require_positive("radius_cap", self.radius_cap, "choose a radius such as 4")
-        if self.radius_cap > MAX_RADIUS_CAP:
+        if self.radius_cap > LARGEST_PLAIN_RADIUS:
             raise ConfigError(
-                f"radius_cap must be at most {MAX_RADIUS_CAP:g}, got {self.radius_cap!r}: the "
-                f"gradient grows as sinh(radius_cap) / radius_cap, so choose a radius such as 4"
+                f"radius_cap must be at most {LARGEST_PLAIN_RADIUS:g}, got {self.radius_cap!r}: "
+                f"the gradient grows as sinh(radius_cap) / radius_cap, so choose a radius such as 4"
             )
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise ConfigError(

@@ -165,7 +165,7 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
             b, h = self.hyplora_B[adapter_name].to(dtype), h.to(dtype)
             return lorentz_gain(
                 x_norm=torch.linalg.vector_norm(x, dim=-1, dtype=dtype),
-                update_norm_sq=((h @ (b.T @ b)) * h).sum(dim=-1),
+                update_norm_sq=_update_norm_sq(h, b),
                 curvature=self.curvature(adapter_name),
                 norm_scale=settings.norm_scale,
                 radius_cap=settings.radius_cap,
@@ -224,3 +224,11 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
     def extra_repr(self) -> str:
         """Name the quantization of the base layer, if there is one."""
         return quantization_extra_repr(self)
+
+
+def _update_norm_sq(h: Float[Tensor, "*batch r"], b: Float[Tensor, "d_out r"]) -> Tensor:
+    """Compute ``|Bh|^2``, by B's Gram matrix unless that costs more than the product itself."""
+    num_tokens, r = h.shape[:-1].numel(), h.shape[-1]
+    if num_tokens < r:
+        return linear(h, b).square().sum(dim=-1)
+    return ((h @ (b.T @ b)) * h).sum(dim=-1)

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from hyplora.errors import GeometryError
 from hyplora.geometry.numerics import (
-    arsinh_exp,
+    arsinh_scaled_exp,
     arsinhc,
     log_sinhc,
     require_full_precision,
     sinhc,
 )
 
+SCALE = 0.25
 Function = Callable[[Tensor], Tensor]
 
 # Below, at and above the seams between series and closed form.
@@ -35,17 +36,19 @@ FORMULAS: dict[str, Callable[[mpmath.mpf], mpmath.mpf]] = {
     "sinhc": lambda x: mpmath.sinh(x) / x,
     "arsinhc": lambda x: mpmath.asinh(x) / x,
     "log_sinhc": lambda x: mpmath.log(mpmath.sinh(x) / x),
-    "arsinh_exp": lambda log_x: mpmath.asinh(mpmath.exp(log_x)),
+    "arsinh_scaled_exp": lambda exponent: mpmath.asinh(SCALE * mpmath.exp(exponent)),
     "sinhc'": lambda x: (x * mpmath.cosh(x) - mpmath.sinh(x)) / x**2,
     "arsinhc'": lambda x: (x / mpmath.sqrt(1 + x**2) - mpmath.asinh(x)) / x**2,
     "log_sinhc'": lambda x: mpmath.coth(x) - 1 / x,
-    "arsinh_exp'": lambda log_x: 1 / mpmath.sqrt(1 + mpmath.exp(-2 * log_x)),
+    "arsinh_scaled_exp'": lambda exponent: 1 / mpmath.hypot(1, mpmath.exp(-exponent) / SCALE),
 }
 FUNCTIONS: dict[str, Function] = {
     "sinhc": sinhc,
     "arsinhc": arsinhc,
     "log_sinhc": log_sinhc,
-    "arsinh_exp": arsinh_exp,
+    "arsinh_scaled_exp": lambda exponent: arsinh_scaled_exp(
+        torch.full_like(exponent, SCALE), exponent
+    ),
 }
 
 

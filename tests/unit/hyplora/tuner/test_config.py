@@ -73,7 +73,7 @@ def test_spec_and_config_have_the_same_largest_radius_cap() -> None:
         ({"curvature": "1"}, "got '1'"),
         ({"norm_scale": 0.0}, "norm_scale must be a positive, finite number, got 0.0"),
         ({"radius_cap": 0.0}, "radius_cap must be a positive, finite number, got 0.0"),
-        ({"radius_cap": 41.0}, "radius_cap must be at most 40, got 41.0"),
+        ({"radius_cap": 21.0}, "radius_cap must be at most 20, got 21.0"),
         ({"bias": "lora_only"}, "bias must be one of none, all, hyplora_only, got 'lora_only'"),
         ({"target_modules": []}, "target_modules is empty"),
         ({"target_modules": ""}, "target_modules is empty"),
