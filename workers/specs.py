@@ -64,7 +64,7 @@ class HypLoraSpec(LowRankSpec):
     norm_scale: float | None = Field(None, gt=0)
     """Norm scale nu in which hidden states are measured; by default sqrt(d_in) of each layer."""
 
-    radius_cap: float = Field(4.0, gt=0, le=40)
+    radius_cap: float = Field(4.0, gt=0, le=20)
     """Largest radius ||x|| / (nu sqrt(K)) in the gain; tokens beyond are clipped to it."""
 
 
