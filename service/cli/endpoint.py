@@ -16,7 +16,8 @@ import httpx
 import typer
 
 from service.cli.errors import CliError
-from service.client import Client, ProblemError, ServiceUnreachableError, is_loopback
+from service.client import Client, ProblemError, ServiceUnreachableError
+from service.connection import is_loopback
 
 Url = Annotated[
     str | None,

@@ -101,11 +101,15 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the job ends.")
     ] = False,
+    attempt: Annotated[
+        int | None,
+        typer.Option(min=1, help="Attempt to read; by default the current.", show_default=False),
+    ] = None,
     url: Url = None,
 ) -> None:
     """Print the log of a job's driver."""
     with connect(url) as client:
-        for piece in client.logs(job_id, follow=follow):
+        for piece in client.logs(job_id, follow=follow, attempt=attempt):
             typer.echo(piece, nl=False)
 
 

@@ -12,8 +12,8 @@ from service.client import (
     ProblemError,
     ServiceUnreachableError,
     UnexpectedAnswerError,
-    is_loopback,
 )
+from service.connection import is_loopback
 from service.states import JobStatus
 from tests.unit.service.cli.conftest import (
     JOB_ID,

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.cli.app import app
 from tests.unit.service.cli.conftest import (
     JOB_ID,
     TOKEN,
@@ -198,6 +199,8 @@ def test_show_tells_everything_about_a_job(hyplora: Run, service: ScriptedServic
 def test_logs_are_printed_as_they_are(hyplora: Run, service: ScriptedService) -> None:
     service.on("GET", f"{JOB_PATH}/logs", httpx.Response(200, text="[red]a[/red]\nno end"))
     assert hyplora("logs", JOB_ID) == Outcome(0, "[red]a[/red]\nno end", "")
+    hyplora("logs", "--attempt", "2", JOB_ID)
+    assert service.requests[-1].url.params["attempt"] == "2"
     hyplora("logs", "-f", JOB_ID)
     assert service.requests[-1].url.params["follow"] == "true"
 
@@ -345,3 +348,10 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_command_is_documented() -> None:
+    documented = (Path(__file__).parents[4] / "docs" / "cli.md").read_text()
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert f"| `hyplora {command.callback.__name__}" in documented
