@@ -6,6 +6,7 @@ Run as `python -m jobs.finetune` by Ray's Jobs API, with its ticket in the envir
 import hashlib
 import importlib.metadata
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +46,10 @@ def finetune(ticket: JobTicket) -> None:
         TrainingFailedError: If the workers met bad input or a numerical failure.
         WorkersLostError: If the worker group died more often than it is restarted.
     """
-    ray.init(log_to_driver=True, logging_level=logging.WARNING)
+    # Ray's own helper actors look the cluster up by this variable, which only drivers have; without
+    # it they fail where two clusters share a machine.
+    environment = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]}
+    ray.init(runtime_env={"env_vars": environment}, logging_level=logging.WARNING)
     trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config={"ticket": ticket.model_dump_json()},
@@ -183,8 +187,9 @@ def _register(ticket: JobTicket, adapter_dir: Path, outcome: Mapping[str, Any]) 
 
 def _lineage(ticket: JobTicket, spec: FinetuneSpec, outcome: Mapping[str, Any]) -> dict[str, str]:
     """Where a model version comes from: enough to make it again."""
+    roles = {"train": spec.data.train, "validation": spec.data.validation}
     digests = {
-        f"{role}_sha256": ticket.files[file_id].sha256 for role, file_id in _data_files(spec)
+        f"{role}_sha256": ticket.files[file_id].sha256 for role, file_id in roles.items() if file_id
     }
     scores = {
         name: f"{outcome[name]:.6g}"
