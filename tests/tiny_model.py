@@ -17,12 +17,12 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
+def write_tiny_model(folder: Path, *, seed: int = 0, hidden_size: int = 32) -> Path:
     """Write a random Llama with a byte-level tokenizer and a chat template, as safetensors."""
     tokenizer = _tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=hidden_size,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 IGNORED_LABEL = -100
 """Label of a position that does not count; cross_entropy's default."""
 
-PAD_MULTIPLE = 16
+PAD_MULTIPLE = 8
 """Batches are padded to multiples of this: few distinct shapes for the kernels to be built for."""
 
 

@@ -103,8 +103,8 @@ def learning_rate_at(step: int, total_steps: int, training: TrainingSpec) -> flo
     """
     warmup = training.warmup_steps
     if step < warmup:
-        return training.learning_rate * (step + 1) / warmup
-    return training.learning_rate * (total_steps - step) / (total_steps - warmup)
+        return training.learning_rate * ((step + 1) / warmup)
+    return training.learning_rate * ((total_steps - step) / (total_steps - warmup))
 
 
 def train_step(
