@@ -94,6 +94,9 @@ def explain_validation(error: RequestValidationError) -> RequestInvalidError | S
 def _explain(complaint: Mapping[str, Any], body: object) -> FieldError:
     source, *location = complaint["loc"]
     message = complaint["msg"].removeprefix("Value error, ")
+    if complaint["type"] == "union_tag_invalid":
+        # Pydantic's own message names a function of ours.
+        message = "{tag!r} is none of {expected_tags}".format_map(complaint["ctx"])
     if complaint["type"] == "json_invalid":
         reason, position = complaint["ctx"]["error"], location[0]
         return FieldError(field="body", message=f"no JSON: {reason} at character {position}")

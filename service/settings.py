@@ -23,7 +23,11 @@ class ServiceSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="HYPLORA_", frozen=True, use_attribute_docstrings=True, extra="ignore"
+        env_prefix="HYPLORA_",
+        frozen=True,
+        use_attribute_docstrings=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # an address may hold a password
     )
 
     home: AbsolutePath = Field(Path("~/.hyplora"), validate_default=True)

@@ -1,0 +1,177 @@
+"""Ray and MLflow as the control plane sees them, in memory: the two process boundaries."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+
+from jobs.specs import RunTag
+from service.boundaries import (
+    DriverReport,
+    DriverRequest,
+    DriverState,
+    RunRef,
+    RunReport,
+    RunStatus,
+)
+from service.errors import MlflowUnavailableError, RayUnavailableError, RefusedError
+
+
+class Killed(BaseException):
+    """The service's process died here; nothing in it can catch that."""
+
+
+class Fault:
+    """Kills the service at one of its calls to the outside, before or after it took effect."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+        self.kill_at: int | None = None
+        self.takes_effect = False
+
+    def strikes(self, takes_effect: bool) -> None:
+        """Count a call on its way in, and die if it is the one."""
+        if not takes_effect:
+            self.num_calls += 1
+        if self.num_calls == self.kill_at and takes_effect == self.takes_effect:
+            self.kill_at = None
+            raise Killed
+
+
+class FakeRay:
+    """A cluster whose drivers do only what a test makes them do."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.is_away = False
+        self.refuses = False
+        self.drivers: dict[str, DriverReport] = {}
+        self.requests: list[DriverRequest] = []
+        self.stops: list[str] = []
+        self.logs: dict[str, str] = {}
+
+    def end(self, submission_id: str, state: DriverState, message: str = "") -> None:
+        """Let a driver end."""
+        self.drivers[submission_id] = DriverReport(state, message)
+
+    async def ping(self) -> None:
+        await self._arrive()
+
+    async def submit(self, request: DriverRequest) -> None:
+        await self._arrive()
+        if self.refuses:
+            raise RefusedError("Ray answered 400: no such runtime environment")
+        if request.submission_id not in self.drivers:
+            self.requests.append(request)
+            self.drivers[request.submission_id] = DriverReport(DriverState.RUNNING)
+        self._leave()
+
+    async def report(self, submission_id: str) -> DriverReport:
+        await self._arrive()
+        return self.drivers.get(submission_id, DriverReport(DriverState.UNKNOWN))
+
+    async def stop(self, submission_id: str) -> None:
+        await self._arrive()
+        self.stops.append(submission_id)
+        self._leave()
+
+    async def log(self, submission_id: str) -> str | None:
+        await self._arrive()
+        return self.logs.get(submission_id)
+
+    async def follow_log(self, submission_id: str) -> AsyncGenerator[str]:
+        await self._arrive()
+        position = 0
+        while True:
+            text = self.logs.get(submission_id, "")[position:]
+            if text:
+                yield text
+                position += len(text)
+            elif not self.drivers[submission_id].state.is_live:
+                return
+            await asyncio.sleep(0)
+
+    async def _arrive(self) -> None:
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise RayUnavailableError("Ray is out of reach")
+        self.fault.strikes(takes_effect=False)
+
+    def _leave(self) -> None:
+        self.fault.strikes(takes_effect=True)
+
+
+class FakeMlflow:
+    """A server that holds runs; drivers write to them through `tag` and `measure`."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.is_away = False
+        self.refuses = False
+        self.runs: dict[str, RunReport] = {}
+        self.parameters: dict[str, Mapping[str, str]] = {}
+        self.documents: dict[str, Mapping[str, object]] = {}
+        self.logs: dict[tuple[str, int], str] = {}
+
+    def tag(self, run_id: str, **tags: str) -> None:
+        """Set tags by the names of `RunTag`, as a driver does."""
+        run = self.runs[run_id]
+        named = {str(RunTag[name]): value for name, value in tags.items()}
+        self.runs[run_id] = replace(run, tags={**run.tags, **named})
+
+    def measure(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Report metrics, as a worker does."""
+        run = self.runs[run_id]
+        self.runs[run_id] = replace(run, metrics={**run.metrics, **metrics})
+
+    async def ping(self) -> None:
+        await self._arrive()
+
+    async def read(self, run_id: str) -> RunReport | None:
+        await self._arrive()
+        return self.runs.get(run_id)
+
+    async def find(self, job_id: str) -> RunReport | None:
+        await self._arrive()
+        found = (run for run in self.runs.values() if run.tags[RunTag.JOB_ID] == job_id)
+        return next(found, None)
+
+    async def create(self, job_id: str, name: str, source: str) -> RunRef:
+        await self._arrive()
+        if self.refuses:
+            raise RefusedError("MLflow refused: the name of the run is too long")
+        ref = RunRef(f"run{len(self.runs)}", "7")
+        tags = {str(RunTag.JOB_ID): job_id, "name": name, "source": source}
+        self.runs[ref.run_id] = RunReport(ref, RunStatus.RUNNING, tags)
+        self._leave()
+        return ref
+
+    async def describe(
+        self, run_id: str, parameters: Mapping[str, str], document: Mapping[str, object]
+    ) -> None:
+        await self._arrive()
+        self.parameters[run_id] = parameters
+        self.documents[run_id] = document
+        self._leave()
+
+    async def end(self, run_id: str, status: RunStatus) -> None:
+        await self._arrive()
+        self.runs[run_id] = replace(self.runs[run_id], status=status)
+        self._leave()
+
+    async def save_log(self, run_id: str, attempt: int, text: str) -> None:
+        await self._arrive()
+        self.logs[run_id, attempt] = text
+        self._leave()
+
+    async def read_log(self, run_id: str, attempt: int) -> str | None:
+        await self._arrive()
+        return self.logs.get((run_id, attempt))
+
+    async def _arrive(self) -> None:
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise MlflowUnavailableError("MLflow is out of reach")
+        self.fault.strikes(takes_effect=False)
+
+    def _leave(self) -> None:
+        self.fault.strikes(takes_effect=True)

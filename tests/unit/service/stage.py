@@ -1,0 +1,155 @@
+"""A control plane on a real database, between a fake Ray and a fake MLflow, driven by tests."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from service.app import create_app
+from service.boundaries import DriverState, RunReport, RunStatus
+from service.dependencies import Parts
+from service.settings import ServiceSettings
+from tests.unit.service.fakes import FakeMlflow, FakeRay, Fault
+
+TOKEN = "a-token-for-tests"
+ROW = {"instruction": "Add 2 and 3.", "output": "5"}
+ROWS = (json.dumps(ROW) + "\n").encode()
+
+
+def make_settings(home: Path, **changes: Any) -> ServiceSettings:
+    """Settings of a service that lives in one folder, and never waits long."""
+    token = home / "token"
+    token.write_text(TOKEN + "\n")
+    token.chmod(0o600)
+    return ServiceSettings(**{"home": home, "poll_interval_s": 0.001, **changes})
+
+
+class Stage:
+    """One service process after another over the same database and the same outside world."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self.fault = Fault()
+        self.ray = FakeRay(self.fault)
+        self.mlflow = FakeMlflow(self.fault)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Begin a service process; its control loop turns only by `work`."""
+        self.app = create_app(self.settings, drivers=self.ray, runs=self.mlflow)
+        self.parts: Parts = self.app.state.parts
+        self.parts.files.prepare()
+        await self.parts.database.upgrade()
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app, raise_app_exceptions=False),
+            base_url="http://service",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        )
+
+    async def stop(self) -> None:
+        """End the service process."""
+        await self.client.aclose()
+        await self.parts.database.close()
+
+    async def restart(self) -> None:
+        """End the process and begin another."""
+        await self.stop()
+        await self.start()
+
+    async def work(self, rounds: int = 1) -> None:
+        """Let the control loop turn."""
+        for _ in range(rounds):
+            await self.parts.control_loop.work_once()
+
+    async def upload(self, content: bytes = ROWS) -> str:
+        """Upload a data set and return its id."""
+        response = await self.client.post("/v1/files", files={"file": ("rows.jsonl", content)})
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
+
+    async def spec(self, **changes: Any) -> dict[str, Any]:
+        """A valid job specification over an uploaded file."""
+        train = changes.pop("train", None) or await self.upload()
+        spec = {"kind": "finetune", "name": "sums", "base_model": "tiny", "data": {"train": train}}
+        return spec | changes
+
+    async def submit(self, **changes: Any) -> str:
+        """Submit a job and return its id."""
+        response = await self.client.post("/v1/jobs", json=await self.spec(**changes))
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        """The job as the API answers it."""
+        return await self.get(f"/v1/jobs/{job_id}")
+
+    async def events(self, job_id: str) -> list[dict[str, Any]]:
+        """The job's history."""
+        answer = await self.get(f"/v1/jobs/{job_id}/events?limit=1000")
+        return list(answer["data"])
+
+    async def statuses(self, job_id: str) -> list[str]:
+        """The statuses that the job went through."""
+        events = await self.events(job_id)
+        return [event["data"]["status"] for event in events if event["type"] == "status"]
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """A JSON answer."""
+        response = await self.client.get(path)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def started(self, **changes: Any) -> str:
+        """Submit a job, see it onto the cluster and return its id."""
+        job_id = await self.submit(**changes)
+        await self.work()
+        assert (await self.job(job_id))["status"] == "running"
+        return job_id
+
+    def run_id(self, job_id: str) -> str:
+        """The one run of a job."""
+        (run_id,) = [
+            run_id
+            for run_id, run in self.mlflow.runs.items()
+            if run.tags["hyplora.job_id"] == job_id
+        ]
+        return run_id
+
+    def succeed(self, job_id: str, attempt: int = 1) -> None:
+        """Let the driver register its adapter and end well."""
+        run_id = self.run_id(job_id)
+        self.mlflow.tag(run_id, MODEL_NAME="sums", MODEL_VERSION="3")
+        self.mlflow.runs[run_id] = _closed(self.mlflow.runs[run_id], RunStatus.FINISHED)
+        self.ray.end(f"{job_id}-a{attempt}", DriverState.SUCCEEDED)
+
+    def fail(self, job_id: str, code: str, message: str, attempt: int = 1) -> None:
+        """Let the driver record a failure and end."""
+        run_id = self.run_id(job_id)
+        self.mlflow.tag(run_id, FAILURE_CODE=code, FAILURE_MESSAGE=message)
+        self.mlflow.runs[run_id] = _closed(self.mlflow.runs[run_id], RunStatus.FAILED)
+        self.ray.end(f"{job_id}-a{attempt}", DriverState.FAILED, "exit code 1")
+
+
+def _closed(run: RunReport, status: RunStatus) -> RunReport:
+    return replace(run, status=status)
+
+
+def field_errors(problem: Mapping[str, Any]) -> dict[str, str]:
+    """The messages of a problem's errors by field."""
+    return {error["field"]: error["message"] for error in problem["errors"]}

@@ -1,0 +1,163 @@
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Table, func, select, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import StatementError
+from sqlalchemy.schema import CreateTable
+
+from service.database import Database
+from service.tables import Base, JobEvent, LeaseRow, UploadedFile, utc_now
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/new folder/jobs.db")
+    yield database
+    await database.close()
+
+
+async def test_migrations_build_exactly_the_tables_that_the_code_uses(database: Database) -> None:
+    await database.upgrade()
+
+    assert await _differences(database) == []
+
+
+async def test_migrations_go_forwards_backwards_and_forwards_again(database: Database) -> None:
+    await database.upgrade()
+    await database.migrate("base")
+    assert await _table_names(database) == {"alembic_version"}
+
+    await database.upgrade()
+
+    assert await _table_names(database) >= {"jobs", "events", "files", "leases"}
+    assert await _differences(database) == []
+
+
+async def test_an_upgrade_keeps_what_is_there(database: Database) -> None:
+    await database.upgrade()
+    async with database.writing() as session:
+        session.add(_file("file-1"))
+
+    await database.upgrade()
+
+    async with database.reading() as session:
+        assert await session.get(UploadedFile, "file-1") is not None
+
+
+@pytest.mark.parametrize("table", Base.metadata.sorted_tables, ids=str)
+def test_every_table_can_be_made_in_postgresql(table: Table) -> None:
+    statement = str(CreateTable(table).compile(dialect=postgresql.dialect()))
+
+    assert statement.strip().startswith("CREATE TABLE")
+    if "created_at" in statement:
+        assert "created_at TIMESTAMP WITH TIME ZONE" in statement
+
+
+async def test_a_transaction_that_fails_changes_nothing(database: Database) -> None:
+    await database.upgrade()
+
+    async def fail_in_the_middle() -> None:
+        async with database.writing() as session:
+            session.add(_file("file-1"))
+            await session.flush()
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        await fail_in_the_middle()
+
+    async with database.reading() as session:
+        assert await session.scalar(select(func.count()).select_from(UploadedFile)) == 0
+
+
+async def test_writers_that_read_first_wait_for_each_other(database: Database) -> None:
+    await database.upgrade()
+    async with database.writing() as session:
+        session.add(LeaseRow(name="count", holder="0", expires_at=utc_now()))
+
+    async def increment() -> None:
+        async with database.writing() as session:
+            row = await session.get_one(LeaseRow, "count")
+            await asyncio.sleep(0)
+            row.holder = str(int(row.holder) + 1)
+
+    await asyncio.gather(*(increment() for _ in range(20)))
+
+    async with database.reading() as session:
+        assert (await session.get_one(LeaseRow, "count")).holder == "20"
+
+
+async def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
+    await database.upgrade()
+
+    async with database.writing() as writer:
+        writer.add(_file("file-1"))
+        await writer.flush()
+        async with database.reading() as reader:
+            assert await reader.get(UploadedFile, "file-1") is None
+
+
+async def test_an_event_needs_its_job(database: Database) -> None:
+    await database.upgrade()
+
+    with pytest.raises(StatementError, match="FOREIGN KEY"):
+        async with database.writing() as session:
+            session.add(JobEvent(job_id="none", created_at=utc_now(), type="status", data={}))
+
+
+async def test_moments_come_back_in_utc(database: Database) -> None:
+    await database.upgrade()
+    moment = datetime(2026, 3, 1, 1, 30, tzinfo=timezone(timedelta(hours=2)))
+
+    async with database.writing() as session:
+        session.add(LeaseRow(name="lease", holder="me", expires_at=moment))
+
+    async with database.reading() as session:
+        stored = (await session.get_one(LeaseRow, "lease")).expires_at
+    assert stored == moment
+    assert stored.tzinfo is UTC
+
+
+async def test_a_moment_without_a_zone_is_refused(database: Database) -> None:
+    await database.upgrade()
+
+    with pytest.raises(StatementError, match="with a time zone"):
+        async with database.writing() as session:
+            session.add(LeaseRow(name="lease", holder="me", expires_at=datetime(2026, 3, 1)))
+
+
+async def test_sqlite_checks_foreign_keys_and_lets_readers_work_beside_a_writer(
+    database: Database,
+) -> None:
+    await database.upgrade()
+
+    async with database.reading() as session:
+        assert await session.scalar(text("PRAGMA foreign_keys")) == 1
+        assert await session.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert (await session.scalar(text("PRAGMA busy_timeout")) or 0) >= 5000
+
+
+def _file(file_id: str) -> UploadedFile:
+    return UploadedFile(
+        id=file_id, filename="a", size_bytes=1, sha256="0", num_rows=1, created_at=utc_now()
+    )
+
+
+async def _differences(database: Database) -> list[object]:
+    def compare(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, Base.metadata))
+
+    async with database.reading() as session:
+        return await (await session.connection()).run_sync(compare)
+
+
+async def _table_names(database: Database) -> set[str]:
+    async with database.reading() as session:
+        names = await session.scalars(text("SELECT name FROM sqlite_master WHERE type = 'table'"))
+        return {name for name in names if not name.startswith("sqlite_")}

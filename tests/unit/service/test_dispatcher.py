@@ -1,0 +1,220 @@
+import json
+import shlex
+
+import pytest
+
+from jobs.specs import TICKET_VARIABLE, JobTicket
+from service.boundaries import DriverState, RunStatus
+from service.dispatcher import flatten
+from service.errors import MlflowUnavailableError, RayUnavailableError
+from tests.unit.service.stage import Stage
+
+
+async def test_a_driver_gets_everything_it_needs_to_know(stage: Stage) -> None:
+    train, validation = await stage.upload(), await stage.upload()
+
+    job_id = await stage.started(data={"train": train, "validation": validation})
+
+    (request,) = stage.ray.requests
+    ticket = JobTicket.model_validate_json(request.environment[TICKET_VARIABLE])
+    assert request.submission_id == f"{job_id}-a1"
+    assert request.entrypoint == "python -m jobs.finetune"
+    assert request.metadata == {"job_id": job_id, "name": "sums", "kind": "finetune"}
+    assert request.environment["MLFLOW_TRACKING_URI"] == stage.settings.mlflow_tracking_uri
+    assert (ticket.job_id, ticket.attempt, ticket.run_id) == (job_id, 1, stage.run_id(job_id))
+    assert ticket.storage_path == stage.settings.storage_path
+    assert set(ticket.files) == {train, validation}
+    stored = stage.settings.files_dir / ticket.files[train].sha256
+    assert ticket.files[train].uri == str(stored)
+    assert ticket.files[train].num_rows == 1
+
+
+async def test_nothing_that_a_user_wrote_reaches_the_shell(stage: Stage) -> None:
+    await stage.started(base_model="x; rm -rf / #")
+
+    assert shlex.split(stage.ray.requests[0].entrypoint) == ["python", "-m", "jobs.finetune"]
+
+
+async def test_no_secret_travels_with_a_driver(stage: Stage) -> None:
+    await stage.started()
+
+    assert "a-token-for-tests" not in json.dumps(dict(stage.ray.requests[0].environment))
+
+
+async def test_the_run_holds_the_resolved_spec(stage: Stage) -> None:
+    job_id = await stage.started(adapter={"r": 4})
+
+    run_id = stage.run_id(job_id)
+    assert stage.mlflow.runs[run_id].tags["name"] == "sums"
+    assert stage.mlflow.parameters[run_id]["adapter.r"] == "4"
+    assert stage.mlflow.parameters[run_id]["training.batch_size"] == "16"
+    document = stage.mlflow.documents[run_id]
+    assert document["job_id"] == job_id
+    assert "attempt" not in document
+
+
+async def test_a_submitted_job_links_to_its_driver_and_its_run(stage: Stage) -> None:
+    job_id = await stage.started()
+
+    links = (await stage.job(job_id))["links"]
+    assert links["ray_dashboard"] == f"http://127.0.0.1:8265/#/jobs/{job_id}-a1"
+    assert links["mlflow_run"] == (
+        f"http://127.0.0.1:5000/#/experiments/7/runs/{stage.run_id(job_id)}"
+    )
+
+
+async def test_no_more_drivers_live_than_allowed_and_the_oldest_jobs_go_first(
+    stage: Stage,
+) -> None:
+    train = await stage.upload()
+    jobs = [await stage.submit(train=train) for _ in range(4)]
+
+    await stage.work(3)
+    assert set(stage.ray.drivers) == {f"{jobs[0]}-a1", f"{jobs[1]}-a1"}
+
+    stage.succeed(jobs[1])
+    await stage.work()
+
+    assert [(await stage.job(job_id))["status"] for job_id in jobs] == [
+        "running",
+        "succeeded",
+        "running",
+        "queued",
+    ]
+
+
+async def test_a_job_that_is_being_cancelled_still_takes_its_place(stage: Stage) -> None:
+    train = await stage.upload()
+    jobs = [await stage.submit(train=train) for _ in range(3)]
+    await stage.work()
+    await stage.client.post(f"/v1/jobs/{jobs[0]}/cancel")
+
+    await stage.work(2)
+
+    assert (await stage.job(jobs[2]))["status"] == "queued"
+
+
+@pytest.mark.parametrize("part", ["ray", "mlflow"])
+async def test_jobs_stay_in_the_queue_untouched_while_a_part_is_away(
+    stage: Stage, part: str
+) -> None:
+    job_id = await stage.submit()
+    getattr(stage, part).is_away = True
+
+    with pytest.raises((RayUnavailableError, MlflowUnavailableError)):
+        await stage.work()
+
+    assert (await stage.job(job_id))["attempt"] == 0
+    assert not stage.mlflow.runs
+    cancelled = await stage.client.post(f"/v1/jobs/{job_id}/cancel")
+    assert cancelled.json()["status"] == "cancelled"
+
+
+async def test_a_job_cancelled_while_it_is_being_submitted_gets_no_driver(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await stage.submit()
+    describe = stage.mlflow.describe
+
+    async def cancel_meanwhile(*arguments: object) -> None:
+        answer = await stage.client.post(f"/v1/jobs/{job_id}/cancel")
+        assert answer.json()["status"] == "cancelling"
+        await describe(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage.mlflow, "describe", cancel_meanwhile)
+
+    await stage.work(2)
+
+    assert not stage.ray.drivers
+    assert await stage.statuses(job_id) == ["queued", "cancelling", "cancelled"]
+    assert stage.mlflow.runs[stage.run_id(job_id)].status is RunStatus.KILLED
+
+
+async def test_a_driver_submitted_while_its_job_is_cancelled_is_stopped(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await stage.submit()
+    submit = stage.ray.submit
+
+    async def cancel_meanwhile(request: object) -> None:
+        await submit(request)  # type: ignore[arg-type]
+        await stage.client.post(f"/v1/jobs/{job_id}/cancel")
+
+    monkeypatch.setattr(stage.ray, "submit", cancel_meanwhile)
+
+    await stage.work(2)
+    assert stage.ray.stops == [f"{job_id}-a1"]
+    stage.ray.end(f"{job_id}-a1", DriverState.STOPPED)
+    await stage.work()
+
+    assert (await stage.job(job_id))["status"] == "cancelled"
+
+
+async def test_a_driver_whose_job_another_replica_has_closed_is_stopped(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await stage.submit()
+    submit = stage.ray.submit
+
+    async def stall_while_the_other_replica_acts(request: object) -> None:
+        await stage.client.post(f"/v1/jobs/{job_id}/cancel")
+        monkeypatch.undo()
+        await stage.parts.control_loop.work_once()
+        assert (await stage.job(job_id))["status"] == "cancelled"
+        await submit(request)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage.ray, "submit", stall_while_the_other_replica_acts)
+
+    await stage.work()
+
+    assert stage.ray.stops == [f"{job_id}-a1"]
+    assert (await stage.job(job_id))["status"] == "cancelled"
+
+
+async def test_a_job_whose_file_has_vanished_fails_with_what_to_do(stage: Stage) -> None:
+    job_id = await stage.submit()
+    for path in stage.settings.files_dir.iterdir():
+        if path.is_file():
+            path.unlink()
+
+    await stage.work()
+
+    job = await stage.job(job_id)
+    assert job["status"] == "failed"
+    assert job["failure"]["code"] == "data-invalid"
+    assert "upload it again" in job["failure"]["message"]
+    assert not stage.ray.drivers
+
+
+@pytest.mark.parametrize("part", ["ray", "mlflow"])
+async def test_a_job_that_will_always_be_refused_fails_instead_of_waiting(
+    stage: Stage, part: str
+) -> None:
+    refused = await stage.submit()
+    getattr(stage, part).refuses = True
+
+    await stage.work()
+
+    job = await stage.job(refused)
+    assert job["status"] == "failed"
+    assert job["failure"]["code"] == "internal"
+    assert "refused" in job["failure"]["message"] or "400" in job["failure"]["message"]
+    assert all(run.status.is_ended for run in stage.mlflow.runs.values())
+
+
+async def test_a_deleted_run_is_replaced_at_the_next_attempt(stage: Stage) -> None:
+    job_id = await stage.started()
+    stage.mlflow.runs.clear()
+    stage.ray.end(f"{job_id}-a1", DriverState.FAILED)
+
+    await stage.work()
+
+    ticket = json.loads(stage.ray.requests[1].environment[TICKET_VARIABLE])
+    assert ticket["run_id"] == stage.run_id(job_id)
+    assert ticket["attempt"] == 2
+
+
+def test_a_nested_spec_becomes_flat_parameters() -> None:
+    spec = {"a": {"b": {"c": 1}, "d": None}, "e": ["x", "y"], "f": True}
+
+    assert flatten(spec) == {"a.b.c": "1", "a.d": "None", "e": '["x", "y"]', "f": "True"}

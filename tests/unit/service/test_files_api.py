@@ -1,0 +1,284 @@
+import asyncio
+import errno
+import gzip
+import hashlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.unit.service.stage import ROW, ROWS, Stage, make_settings
+
+
+async def upload(
+    stage: Stage, content: bytes, filename: str = "rows.jsonl", **fields: Any
+) -> httpx.Response:
+    return await stage.client.post("/v1/files", files={"file": (filename, content)}, data=fields)
+
+
+def stored_files(stage: Stage) -> list[Path]:
+    return [path for path in stage.settings.files_dir.rglob("*") if path.is_file()]
+
+
+async def test_an_upload_is_kept_byte_for_byte_under_its_digest(stage: Stage) -> None:
+    content = ROWS * 3
+
+    response = await upload(stage, content)
+
+    file = response.json()
+    assert response.status_code == 201
+    assert (file["filename"], file["size_bytes"], file["num_rows"]) == (
+        "rows.jsonl",
+        len(content),
+        3,
+    )
+    assert file["sha256"] == hashlib.sha256(content).hexdigest()
+    (path,) = stored_files(stage)
+    assert path.name == file["sha256"]
+    assert path.read_bytes() == content
+    assert await stage.get(f"/v1/files/{file['id']}") == file
+
+
+async def test_the_same_content_twice_is_two_records_and_one_stored_file(stage: Stage) -> None:
+    first, second = (await upload(stage, ROWS)).json(), (await upload(stage, ROWS)).json()
+
+    assert first["id"] != second["id"]
+    assert first["sha256"] == second["sha256"]
+    assert len(stored_files(stage)) == 1
+
+
+async def test_a_compressed_upload_is_validated_and_kept_as_it_is(stage: Stage) -> None:
+    content = gzip.compress(ROWS * 2)
+
+    file = (await upload(stage, content, "rows.jsonl.gz")).json()
+
+    assert file["num_rows"] == 2
+    assert stored_files(stage)[0].read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "field", "message"),
+    [
+        (ROWS + b"{not json}\n", 2, "row", "is no JSON"),
+        (ROWS + b'{"instruction": "Add."}\n', 2, "output", "is missing"),
+        (ROWS + b'\n{"instruction": "", "output": "5"}\n', 3, "instruction", "is empty"),
+        (ROWS + b'{"instruction": "Add.", "output": 5}\n', 2, "output", "is not text"),
+        (ROWS + b'["a", "list"]\n', 2, "row", "is no JSON object"),
+        (ROWS + b"\xff\xfe\x00\n", 2, "row", "is not UTF-8"),
+        (bytes(range(128, 256)) * 32, 1, "row", "is not UTF-8"),
+        (gzip.compress(ROWS)[:-9], 2, "row", "damaged"),
+        (b"", 1, "row", "no row"),
+        (b"\n\n", 1, "row", "no row"),
+        (b'{"instruction": "' + b"a" * 1024**2 + b'", "output": "b"}', 1, "row", "longer than"),
+    ],
+    ids=[
+        "broken-json",
+        "missing-field",
+        "empty-field",
+        "number",
+        "list",
+        "not-utf8",
+        "random-bytes",
+        "cut-gzip",
+        "empty-file",
+        "blank-lines",
+        "long-line",
+    ],
+)
+async def test_a_data_set_with_a_bad_row_is_refused_with_line_and_field(
+    stage: Stage, content: bytes, line: int, field: str, message: str
+) -> None:
+    response = await upload(stage, content)
+
+    problem = response.json()
+    assert response.status_code == 422
+    assert problem["code"] == "dataset-invalid"
+    (error,) = problem["errors"]
+    assert (error["line"], error["field"]) == (line, field)
+    assert message in error["message"]
+    assert f"line {line}" in problem["detail"]
+    assert stored_files(stage) == []
+    assert (await stage.get("/v1/files"))["data"] == []
+
+
+async def test_a_file_larger_than_accepted_is_refused_while_it_arrives(tmp_path: Path) -> None:
+    num_chunks_sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal num_chunks_sent
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(1000):
+            yield ROWS
+            num_chunks_sent += 1
+        yield b"\r\n--b--\r\n"
+
+    async with Stage(make_settings(tmp_path, max_upload_bytes=10 * len(ROWS))) as stage:
+        response = await stage.client.post(
+            "/v1/files",
+            content=body(),
+            headers={"Content-Type": "multipart/form-data; boundary=b"},
+        )
+
+        assert response.status_code == 413
+        assert response.json()["code"] == "upload-too-large"
+        assert num_chunks_sent < 20
+        assert stored_files(stage) == []
+
+
+async def test_a_file_of_exactly_the_largest_size_is_accepted(tmp_path: Path) -> None:
+    async with Stage(make_settings(tmp_path, max_upload_bytes=len(ROWS))) as stage:
+        assert (await upload(stage, ROWS)).status_code == 201
+        assert (await upload(stage, ROWS + b"\n")).status_code == 413
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(stage: Stage) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        yield ROWS
+
+    response = await stage.client.post(
+        "/v1/files", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+
+    assert response.status_code == 422
+    assert response.json()["code"] == "upload-malformed"
+    assert stored_files(stage) == []
+
+
+async def test_an_upload_in_progress_is_not_visible(stage: Stage) -> None:
+    arrived, may_end = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        yield ROWS
+        arrived.set()
+        await may_end.wait()
+        yield b"\r\n--b--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    request = asyncio.create_task(stage.client.post("/v1/files", content=body(), headers=headers))
+    await arrived.wait()
+
+    assert (await stage.get("/v1/files"))["data"] == []
+    digest = hashlib.sha256(ROWS).hexdigest()
+    assert digest not in {path.name for path in stored_files(stage)}
+    may_end.set()
+    assert (await request).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [
+        (ROWS, {}),
+        (ROWS, {"Content-Type": "application/jsonl"}),
+        (ROWS, {"Content-Type": "multipart/form-data"}),
+        (ROWS, {"Content-Type": "multipart/form-data; boundary=b"}),
+        (b"--b\r\n\r\n--b--\r\n", {"Content-Type": "multipart/form-data; boundary=b"}),
+        (b"", {"Content-Type": "multipart/form-data; boundary=b"}),
+    ],
+    ids=["no-type", "plain-body", "no-boundary", "no-parts", "no-name", "empty"],
+)
+async def test_a_body_that_is_no_upload_is_explained(
+    stage: Stage, content: bytes, headers: dict[str, str]
+) -> None:
+    response = await stage.client.post("/v1/files", content=content, headers=headers)
+
+    assert response.status_code == 422
+    assert response.json()["code"] == "upload-malformed"
+    assert "curl -F" in response.json()["detail"]
+
+
+async def test_an_upload_names_its_purpose_or_leaves_it_out(stage: Stage) -> None:
+    assert (await upload(stage, ROWS, purpose="fine-tune")).status_code == 201
+
+    response = await upload(stage, ROWS, purpose="assistants")
+
+    assert response.status_code == 422
+    assert "purpose must be fine-tune" in response.json()["detail"]
+
+
+async def test_two_files_in_one_upload_are_refused(stage: Stage) -> None:
+    files = [("file", ("a", ROWS)), ("file", ("b", ROWS))]
+
+    response = await stage.client.post("/v1/files", files=files)
+
+    assert response.json()["code"] == "upload-malformed"
+    assert stored_files(stage) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\data\\rows.jsonl", "rows.jsonl"),
+        ("rows\x07.jsonl", "rows.jsonl"),
+        ("Zeilen für später.jsonl", "Zeilen für später.jsonl"),
+        ("x" * 300, "x" * 255),
+        ("..", ".."),
+    ],
+)
+async def test_the_name_of_a_file_is_only_ever_shown(stage: Stage, given: str, shown: str) -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="'
+        + given.encode()
+        + b'"\r\n\r\n'
+        + ROWS
+        + b"\r\n--b--\r\n"
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+
+    file = (await stage.client.post("/v1/files", content=body, headers=headers)).json()
+
+    assert file["filename"] == shown
+    assert stored_files(stage)[0].parent == stage.settings.files_dir
+
+
+async def test_a_full_disk_is_a_problem_with_a_name(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    response = await upload(stage, ROWS)
+
+    assert response.status_code == 507
+    assert response.json()["code"] == "storage-full"
+    assert stored_files(stage) == []
+
+
+async def test_files_are_listed_newest_first_page_by_page(stage: Stage) -> None:
+    uploaded = [await stage.upload(json.dumps(ROW | {"n": n}).encode()) for n in range(3)]
+
+    first = await stage.get("/v1/files?limit=2")
+    second = await stage.get(f"/v1/files?limit=2&after={first['data'][-1]['id']}")
+
+    assert [file["id"] for file in first["data"] + second["data"]] == uploaded[::-1]
+    assert (first["has_more"], second["has_more"]) == (True, False)
+
+
+async def test_an_unknown_file_is_not_found(stage: Stage) -> None:
+    for path in ("/v1/files/file-0123456789abcdef", "/v1/files?after=nonsense"):
+        response = await stage.client.get(path)
+
+        assert response.status_code == 404
+        assert response.json()["code"] == "file-not-found"
+
+
+async def test_what_a_killed_upload_left_is_removed_at_the_next_start(stage: Stage) -> None:
+    incoming = stage.settings.files_dir / "incoming"
+    old, young = incoming / "old", incoming / "young"
+    for path in (old, young):
+        path.write_bytes(b"half a f")
+    yesterday = time.time() - 25 * 3600
+    os.utime(old, (yesterday, yesterday))
+
+    await stage.restart()
+
+    assert stored_files(stage) == [young]

@@ -1,0 +1,96 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.unit.service.stage import Stage
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+@pytest.fixture
+async def description(stage: Stage) -> dict[str, Any]:
+    return await stage.get("/openapi.json")
+
+
+def operations(description: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in description["paths"].items():
+        for method in METHODS & methods.keys():
+            yield f"{method} {path}", methods[method]
+
+
+def references(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+async def test_the_description_is_openapi_3_1(description: dict[str, Any]) -> None:
+    assert description["openapi"].startswith("3.1")
+    assert description["info"]["title"] == "hyplora"
+
+
+async def test_every_reference_leads_somewhere(description: dict[str, Any]) -> None:
+    for reference in references(description):
+        node: Any = description
+        for key in reference.removeprefix("#/").split("/"):
+            node = node[key]
+
+
+async def test_every_operation_has_one_known_tag_a_sentence_and_an_id(
+    description: dict[str, Any],
+) -> None:
+    tags = {tag["name"] for tag in description["tags"]}
+    ids = [operation["operationId"] for _, operation in operations(description)]
+    for name, operation in operations(description):
+        assert len(operation["tags"]) == 1, name
+        assert set(operation["tags"]) <= tags, name
+        assert operation["description"], name
+    assert len(ids) == len(set(ids))
+
+
+async def test_every_answer_has_a_schema(description: dict[str, Any]) -> None:
+    for name, operation in operations(description):
+        success = next(code for code in operation["responses"] if code.startswith("2"))
+        for media_type, content in operation["responses"][success]["content"].items():
+            assert content["schema"], (name, media_type)
+
+
+async def test_every_refusal_is_a_problem_document(description: dict[str, Any]) -> None:
+    for name, operation in operations(description):
+        if not name.partition(" ")[2].startswith("/v1"):
+            continue
+        assert {"401", "422", "500", "503"} <= operation["responses"].keys(), name
+        for code, response in operation["responses"].items():
+            if code[0] in "45":
+                assert list(response["content"]) == ["application/problem+json"], (name, code)
+    assert "HTTPValidationError" not in str(list(references(description)))
+
+
+async def test_every_operation_under_v1_asks_for_the_token(description: dict[str, Any]) -> None:
+    for name, operation in operations(description):
+        guarded = name.partition(" ")[2].startswith("/v1")
+        assert bool(operation.get("security")) == guarded, name
+
+
+async def test_the_fields_of_a_job_are_explained(description: dict[str, Any]) -> None:
+    schemas = description["components"]["schemas"]
+    for schema in ("FinetuneSpec", "HypLoraSpec", "JobRead", "EventRead", "Problem"):
+        for field, definition in schemas[schema]["properties"].items():
+            assert definition.keys() & {"description", "$ref"}, (schema, field)
+
+
+async def test_an_upload_is_described_as_a_form_with_a_file(description: dict[str, Any]) -> None:
+    body = description["paths"]["/v1/files"]["post"]["requestBody"]
+    form = body["content"]["multipart/form-data"]["schema"]
+    assert form["required"] == ["file"]
+
+
+async def test_events_are_described_as_json_and_as_a_stream(description: dict[str, Any]) -> None:
+    answer = description["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]
+    assert set(answer["content"]) == {"application/json", "text/event-stream"}

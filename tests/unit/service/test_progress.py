@@ -1,0 +1,56 @@
+import math
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from service.progress import is_due, progress_of
+from service.tables import Job
+from workers.specs import RunMetric
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def test_there_is_no_progress_before_the_first_step() -> None:
+    assert progress_of({}) is None
+    assert progress_of({RunMetric.TOTAL_STEPS: 50.0}) is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_json_cannot_hold_is_left_out(value: float) -> None:
+    progress = progress_of({RunMetric.STEP: 1.0, RunMetric.LOSS: value})
+
+    assert progress is not None
+    assert progress["loss"] is None
+
+
+def test_steps_are_whole_numbers() -> None:
+    progress = progress_of({RunMetric.STEP: 3.0, RunMetric.TOTAL_STEPS: 50.0})
+
+    assert progress is not None
+    assert (progress["step"], progress["total_steps"]) == (3, 50)
+    assert isinstance(progress["step"], int)
+
+
+def test_the_first_progress_is_always_told() -> None:
+    assert is_due(Job(started_at=START), {"step": 1}, START)
+
+
+def test_unchanged_progress_is_not_told_again() -> None:
+    job = Job(started_at=START, progress={"step": 1}, progress_at=START)
+
+    assert not is_due(job, {"step": 1}, START + timedelta(days=1))
+
+
+def test_a_short_job_tells_every_second_and_a_long_one_now_and_then() -> None:
+    def told_in(duration: timedelta) -> int:
+        job, now, num_told = Job(started_at=START), START, 0
+        while now < START + duration:
+            now += timedelta(seconds=1)
+            progress = {"step": (now - START).total_seconds()}
+            if is_due(job, progress, now):
+                job.progress, job.progress_at = progress, now
+                num_told += 1
+        return num_told
+
+    assert told_in(timedelta(minutes=10)) == 600
+    assert told_in(timedelta(hours=10)) < 6000

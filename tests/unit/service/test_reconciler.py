@@ -1,0 +1,342 @@
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from jobs.specs import RunTag
+from service.boundaries import DriverReport, DriverState, RunRef, RunReport, RunStatus
+from service.reconciler import (
+    Cancel,
+    Fail,
+    Observation,
+    Retry,
+    StopDriver,
+    Succeed,
+    Wait,
+    decide,
+)
+from service.states import JobStatus
+from tests.unit.service.stage import Stage
+from workers.specs import RunMetric
+
+RESULT = {RunTag.MODEL_NAME: "sums", RunTag.MODEL_VERSION: "3"}
+FAILURE = {RunTag.FAILURE_CODE: "row-too-long", RunTag.FAILURE_MESSAGE: "line 7 is too long"}
+LIVE = [DriverState.PENDING, DriverState.RUNNING]
+GONE = [DriverState.SUCCEEDED, DriverState.FAILED, DriverState.STOPPED, DriverState.UNKNOWN]
+OUTCOMES = {"none": {}, "result": RESULT, "failure": FAILURE, "both": RESULT | FAILURE}
+STATUSES = [JobStatus.RUNNING, JobStatus.CANCELLING]
+ENDED_AGO_S = [0.0, 5.0, 61.0]
+
+
+def observe(
+    status: JobStatus = JobStatus.RUNNING,
+    driver: DriverState = DriverState.RUNNING,
+    tags: dict[RunTag, str] | None = None,
+    attempt: int = 1,
+    seconds_since_end: float = 0.0,
+) -> Observation:
+    run = RunReport(
+        RunRef("run", "7"),
+        RunStatus.FINISHED if seconds_since_end else RunStatus.RUNNING,
+        {str(tag): value for tag, value in (tags or {}).items()},
+        seconds_since_end=seconds_since_end,
+    )
+    return Observation(status, attempt, 3, DriverReport(driver), run)
+
+
+@pytest.mark.parametrize("driver", LIVE)
+@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("ended_ago_s", ENDED_AGO_S)
+def test_a_cancelling_job_is_stopped_while_its_driver_lives(
+    driver: DriverState, outcome: str, ended_ago_s: float
+) -> None:
+    seen = observe(JobStatus.CANCELLING, driver, OUTCOMES[outcome], seconds_since_end=ended_ago_s)
+
+    assert decide(seen) == StopDriver()
+
+
+@pytest.mark.parametrize("driver", LIVE)
+@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("ended_ago_s", ENDED_AGO_S)
+def test_a_running_job_is_left_alone_unless_its_driver_hangs_after_the_end(
+    driver: DriverState, outcome: str, ended_ago_s: float
+) -> None:
+    seen = observe(driver=driver, tags=OUTCOMES[outcome], seconds_since_end=ended_ago_s)
+
+    hangs = outcome != "none" and ended_ago_s > 60
+    assert decide(seen) == (StopDriver() if hangs else Wait())
+
+
+@pytest.mark.parametrize(("status", "driver", "attempt"), list(product(STATUSES, GONE, [1, 2, 3])))
+def test_what_the_driver_recorded_decides_however_it_ended(
+    status: JobStatus, driver: DriverState, attempt: int
+) -> None:
+    assert decide(observe(status, driver, RESULT, attempt)) == Succeed("sums", "3")
+    failed = Fail("row-too-long", "line 7 is too long")
+    assert decide(observe(status, driver, FAILURE, attempt)) == failed
+    assert decide(observe(status, driver, RESULT | FAILURE, attempt)) == failed
+
+
+@pytest.mark.parametrize("driver", GONE)
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_cancelling_job_without_an_outcome_is_cancelled_once_its_driver_is_gone(
+    driver: DriverState, attempt: int
+) -> None:
+    assert decide(observe(JobStatus.CANCELLING, driver, attempt=attempt)) == Cancel()
+
+
+@pytest.mark.parametrize("driver", GONE)
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_driver_that_is_gone_without_an_outcome_is_tried_again(
+    driver: DriverState, attempt: int
+) -> None:
+    action = decide(observe(driver=driver, attempt=attempt))
+
+    assert isinstance(action, Retry)
+    assert f"attempt {attempt}" in action.reason
+
+
+@pytest.mark.parametrize("driver", GONE)
+@pytest.mark.parametrize("attempt", [3, 4])
+def test_a_driver_that_is_lost_in_the_last_attempt_fails_the_job(
+    driver: DriverState, attempt: int
+) -> None:
+    action = decide(observe(driver=driver, attempt=attempt))
+
+    assert isinstance(action, Fail)
+    assert action.code == "driver-lost"
+
+
+@pytest.mark.parametrize(("status", "driver"), list(product(STATUSES, DriverState)))
+def test_a_run_that_someone_deleted_counts_as_no_outcome(
+    status: JobStatus, driver: DriverState
+) -> None:
+    seen = observe(status, driver)
+
+    assert decide(replace(seen, run=None)) == decide(seen)
+
+
+def test_half_a_result_is_none() -> None:
+    half = {RunTag.MODEL_NAME: "sums"}
+
+    assert isinstance(decide(observe(driver=DriverState.FAILED, tags=half)), Retry)
+
+
+def test_the_reason_repeats_what_ray_says() -> None:
+    seen = observe(driver=DriverState.FAILED)
+
+    action = decide(replace(seen, driver=DriverReport(DriverState.FAILED, "exit code 137")))
+
+    assert isinstance(action, Retry)
+    assert "exit code 137" in action.reason
+
+
+async def test_a_job_whose_driver_registered_a_model_succeeds(stage: Stage) -> None:
+    job_id = await stage.started(registry={"alias": "champion"})
+    stage.succeed(job_id)
+
+    await stage.work()
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["terminal"]) == ("succeeded", True)
+    assert job["model_version"] == {
+        "name": "sums",
+        "version": "3",
+        "alias": "champion",
+        "uri": "models:/sums/3",
+    }
+    assert job["links"]["model_version"].endswith("/#/models/sums/versions/3")
+    assert job["finished_at"] >= job["started_at"] >= job["created_at"]
+    assert await stage.statuses(job_id) == ["queued", "running", "succeeded"]
+
+
+async def test_a_job_fails_with_the_drivers_code_sentence_and_the_end_of_its_log(
+    stage: Stage,
+) -> None:
+    job_id = await stage.started()
+    stage.ray.logs[f"{job_id}-a1"] = "\n".join(f"line {n}" for n in range(100))
+    stage.fail(job_id, "row-too-long", "line 7 is too long")
+
+    await stage.work()
+
+    job = await stage.job(job_id)
+    assert job["status"] == "failed"
+    assert job["failure"]["code"] == "row-too-long"
+    assert job["failure"]["message"] == "line 7 is too long"
+    assert job["failure"]["log_tail"].splitlines() == [f"line {n}" for n in range(60, 100)]
+    (last,) = [event for event in await stage.events(job_id) if event["data"].get("terminal")]
+    assert last["data"]["reason"] == "line 7 is too long"
+
+
+async def test_a_recorded_failure_is_not_tried_again(stage: Stage) -> None:
+    job_id = await stage.started()
+    stage.fail(job_id, "row-too-long", "line 7 is too long")
+
+    await stage.work(3)
+
+    assert len(stage.ray.requests) == 1
+
+
+async def test_a_lost_driver_is_followed_by_the_next_attempt_under_the_same_run(
+    stage: Stage,
+) -> None:
+    job_id = await stage.started()
+    stage.ray.logs[f"{job_id}-a1"] = "the end"
+    stage.ray.end(f"{job_id}-a1", DriverState.FAILED, "exit code 137")
+
+    await stage.work()
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["attempt"]) == ("running", 2)
+    assert [request.submission_id for request in stage.ray.requests] == [
+        f"{job_id}-a1",
+        f"{job_id}-a2",
+    ]
+    assert len(stage.mlflow.runs) == 1
+    assert stage.mlflow.logs == {(stage.run_id(job_id), 1): "the end"}
+    messages = [event for event in await stage.events(job_id) if event["type"] == "message"]
+    assert "exit code 137" in messages[0]["data"]["text"]
+    assert "starting attempt 2" in messages[0]["data"]["text"]
+    assert await stage.statuses(job_id) == ["queued", "running"]
+
+
+async def test_a_driver_that_ray_has_forgotten_is_followed_by_the_next_attempt(
+    stage: Stage,
+) -> None:
+    job_id = await stage.started()
+    stage.ray.drivers.clear()
+
+    await stage.work()
+
+    assert (await stage.job(job_id))["attempt"] == 2
+
+
+async def test_a_job_whose_drivers_are_all_lost_fails_as_driver_lost(stage: Stage) -> None:
+    job_id = await stage.started()
+    for attempt in (1, 2, 3):
+        stage.ray.end(f"{job_id}-a{attempt}", DriverState.FAILED)
+        await stage.work()
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["attempt"]) == ("failed", 3)
+    assert job["failure"]["code"] == "driver-lost"
+    assert stage.mlflow.runs[stage.run_id(job_id)].status is RunStatus.FAILED
+    assert await stage.statuses(job_id) == ["queued", "running", "failed"]
+
+
+async def test_a_run_that_its_driver_left_open_is_closed(stage: Stage) -> None:
+    job_id = await stage.started()
+    stage.mlflow.tag(stage.run_id(job_id), MODEL_NAME="sums", MODEL_VERSION="3")
+    stage.ray.end(f"{job_id}-a1", DriverState.FAILED, "killed at the end")
+
+    await stage.work()
+
+    assert (await stage.job(job_id))["status"] == "succeeded"
+    assert stage.mlflow.runs[stage.run_id(job_id)].status is RunStatus.FINISHED
+
+
+async def test_a_cancelled_driver_is_stopped_until_it_is_gone(stage: Stage) -> None:
+    job_id = await stage.started()
+    await stage.client.post(f"/v1/jobs/{job_id}/cancel")
+
+    await stage.work(3)
+    assert (await stage.job(job_id))["status"] == "cancelling"
+    assert stage.ray.stops == [f"{job_id}-a1"] * 3
+
+    stage.ray.end(f"{job_id}-a1", DriverState.STOPPED)
+    await stage.work()
+
+    assert (await stage.job(job_id))["status"] == "cancelled"
+    assert stage.mlflow.runs[stage.run_id(job_id)].status is RunStatus.KILLED
+    assert await stage.statuses(job_id) == ["queued", "running", "cancelling", "cancelled"]
+
+
+async def test_a_driver_that_finished_before_it_was_stopped_wins_over_the_cancellation(
+    stage: Stage,
+) -> None:
+    job_id = await stage.started()
+    await stage.client.post(f"/v1/jobs/{job_id}/cancel")
+    stage.succeed(job_id)
+
+    await stage.work()
+
+    assert await stage.statuses(job_id) == ["queued", "running", "cancelling", "succeeded"]
+
+
+async def test_a_cancelled_job_is_not_tried_again_when_its_driver_is_lost(stage: Stage) -> None:
+    job_id = await stage.started()
+    await stage.client.post(f"/v1/jobs/{job_id}/cancel")
+    stage.ray.drivers.clear()
+
+    await stage.work(2)
+
+    assert (await stage.job(job_id))["status"] == "cancelled"
+    assert len(stage.ray.requests) == 1
+
+
+async def test_progress_is_kept_and_told(stage: Stage) -> None:
+    job_id = await stage.started()
+    metrics: dict[str, float] = {
+        RunMetric.STEP: 5.0,
+        RunMetric.TOTAL_STEPS: 50.0,
+        RunMetric.LOSS: 1.25,
+        RunMetric.TOKENS_PER_S: 900.0,
+        RunMetric.SECONDS_LEFT: float("nan"),
+    }
+    stage.mlflow.measure(stage.run_id(job_id), metrics)
+
+    await stage.work(2)
+
+    progress = {
+        "step": 5,
+        "total_steps": 50,
+        "loss": 1.25,
+        "tokens_per_s": 900.0,
+        "seconds_left": None,
+        "eval_loss": None,
+    }
+    assert (await stage.job(job_id))["progress"] == progress
+    told = [event["data"] for event in await stage.events(job_id) if event["type"] == "progress"]
+    assert told == [progress]
+
+
+async def test_the_last_progress_comes_before_the_end(stage: Stage) -> None:
+    job_id = await stage.started()
+    stage.mlflow.measure(stage.run_id(job_id), {RunMetric.STEP: 50.0})
+    stage.succeed(job_id)
+
+    await stage.work()
+
+    types = [event["type"] for event in await stage.events(job_id)]
+    assert types == ["status", "status", "progress", "status"]
+
+
+async def test_an_outcome_recorded_while_ray_is_being_asked_is_not_missed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await stage.started()
+    ask = stage.ray.report
+
+    async def answer_after_the_driver_ended(submission_id: str) -> DriverReport:
+        stage.succeed(job_id)
+        return await ask(submission_id)
+
+    monkeypatch.setattr(stage.ray, "report", answer_after_the_driver_ended)
+
+    await stage.work()
+
+    assert (await stage.job(job_id))["status"] == "succeeded"
+
+
+async def test_trouble_with_one_job_does_not_hold_up_the_others(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, whole = await stage.started(), await stage.started()
+    stage.succeed(whole)
+    stage.mlflow.runs[stage.run_id(broken)] = "no report at all"  # type: ignore[assignment]
+    stage.ray.end(f"{broken}-a1", DriverState.FAILED)
+
+    await stage.work()
+
+    assert (await stage.job(whole))["status"] == "succeeded"
+    assert f"cannot reconcile {broken}" in caplog.text

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import ServiceSettings
+
+
+def test_everything_lies_under_home_unless_it_is_placed_elsewhere(tmp_path: Path) -> None:
+    settings = ServiceSettings(home=tmp_path, files_dir=tmp_path / "elsewhere")
+
+    assert settings.token_path == tmp_path / "token"
+    assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path}/hyplora.db"
+    assert settings.storage_path == str(tmp_path / "checkpoints")
+    assert settings.files_dir == tmp_path / "elsewhere"
+
+
+def test_settings_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HYPLORA_HOME", str(tmp_path))
+    monkeypatch.setenv("HYPLORA_RAY_ADDRESS", "http://ray.example:8265/")
+
+    settings = ServiceSettings()
+
+    assert settings.home == tmp_path
+    assert settings.ray_address == "http://ray.example:8265"
+    assert settings.ray_dashboard_url == "http://ray.example:8265"
+
+
+def test_a_home_under_the_users_folder_becomes_an_absolute_path() -> None:
+    assert ServiceSettings(home=Path("~/tuning")).home == Path.home() / "tuning"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("mlflow_tracking_uri", "http://me:secret@mlflow:5000", "credentials"),
+        ("mlflow_tracking_uri", "sqlite:///mlflow.db", "give an address"),
+        ("ray_address", "127.0.0.1:8265", "give an address"),
+        ("database_url", "sqlite:///jobs.db", "give a URL"),
+        ("driver_python", "python; rm -rf /", "pattern"),
+        ("max_live_drivers", 0, "greater than 0"),
+        ("port", 70000, "65535"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(field: str, value: object, reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        ServiceSettings.model_validate({field: value})
+
+
+def test_a_secret_in_an_address_is_not_repeated_by_the_error() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ServiceSettings(mlflow_tracking_uri="http://me:secret@mlflow:5000")
+
+    assert "secret" not in str(caught.value)
