@@ -90,7 +90,7 @@ def generate(
         command += ["--max-new-tokens", str(max_new_tokens)] if max_new_tokens else []
         command += ["--json"] if as_json else []
         command += ["--", *prompts] if prompts else []
-        done = subprocess.run(command, env=environment, check=False)
+        done = subprocess.run(command, env=_quiet(environment), check=False)
     raise typer.Exit(done.returncode)
 
 
@@ -100,13 +100,24 @@ def _adapter_folder(model: str, url: str | None) -> Iterator[tuple[Path, dict[st
     if Path(model).is_dir():
         yield Path(model), dict(os.environ)
         return
-    reference = ModelReference.parse(model)
+    try:
+        reference = ModelReference.parse(model)
+    except CliError as error:
+        raise CliError(f"there is no folder {model}, and {error}") from error
     tracking_uri = _tracking_uri(url)
     with tempfile.TemporaryDirectory(prefix="hyplora-") as scratch:
         folder = Path(scratch) / "adapter"
         pull_adapter(reference, tracking_uri, folder)
         # The base model may be one of the registry's, too.
         yield folder, {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri}
+
+
+def _quiet(environment: dict[str, str]) -> dict[str, str]:
+    """Keep what Hugging Face's libraries tell developers out of the answers' way."""
+    quiet = {"PYTHONWARNINGS": "ignore::FutureWarning"}
+    if not sys.stderr.isatty():
+        quiet["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    return quiet | environment
 
 
 def _tracking_uri(url: str | None) -> str:

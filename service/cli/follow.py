@@ -151,12 +151,13 @@ def _event_line(event: EventRead) -> Text:
     """Write a status change or a message as one line with its local time."""
     line = Text().append(f"{event.created_at.astimezone():%H:%M:%S}  ", style="dim")
     if event.type == "status":
-        reason = event.data.get("reason")
-        line.append_text(status_text(str(event.data["status"])))
-        return line.append(f": {reason}") if reason else line
+        status, reason = str(event.data["status"]), event.data.get("reason")
+        line.append_text(status_text(status))
+        # Why a job failed is told once, in full, after its last event.
+        return line.append(f": {reason}") if reason and status != "failed" else line
     level, text = event.data.get("level", "info"), event.data.get("text", "")
     return line.append(str(text) if level == "info" else f"{level}: {text}")
 
 
 def _interruption_line(error: Exception) -> Text:
-    return Text(f"{_MARGIN}{error}; the job goes on, trying to connect again …", style="yellow")
+    return Text(f"{_MARGIN}{error}; trying to connect again …", style="yellow")

@@ -60,8 +60,13 @@ def _facts(job: JobRead) -> Iterator[tuple[str, Text]]:
     if version := job.model_version:
         alias = f" ({version.name}@{version.alias})" if version.alias else ""
         yield "model version", Text(f"{version.name}/{version.version}{alias}")
-    for name, link in job.links.model_dump(exclude_none=True).items():
-        yield name.replace("_", " "), Text(link)
+    for label, link in (
+        ("Ray dashboard", job.links.ray_dashboard),
+        ("MLflow run", job.links.mlflow_run),
+        ("MLflow model", job.links.model_version),
+    ):
+        if link:
+            yield label, Text(link)
 
 
 def _local(moment: datetime) -> str:

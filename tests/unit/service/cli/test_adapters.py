@@ -148,6 +148,12 @@ def test_a_folder_that_is_no_adapter_cannot_answer(
     assert outcome.stderr.startswith(f"error: {tmp_path} ")
 
 
+def test_a_folder_that_is_not_there_cannot_answer(hyplora: Run, tmp_path: Path) -> None:
+    outcome = hyplora("generate", tmp_path / "gone", "1 + 1")
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith(f"error: there is no folder {tmp_path / 'gone'}, and ")
+
+
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands that were started, each of which ends with code 7."""

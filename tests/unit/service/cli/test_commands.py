@@ -192,7 +192,7 @@ def test_show_tells_everything_about_a_job(hyplora: Run, service: ScriptedServic
     shown = hyplora("show", JOB_ID).stdout
     for text in ("0:01:10", "loss-not-finite: lower the rate", "arithmetic@champion", "1.5"):
         assert text in shown
-    assert links["mlflow_run"] in shown, "links stay whole"
+    assert f"MLflow run     {links['mlflow_run']}\n" in shown, "links stay whole"
     assert "kind: finetune" in shown
 
 
