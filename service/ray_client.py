@@ -52,7 +52,7 @@ class RayDrivers:
     """
 
     def __init__(self, address: str) -> None:
-        self._address = address
+        self.address = address
         self._client: _TimedClient | None = None
         for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
             # Ray's client lets these override the address it is given.
@@ -135,12 +135,12 @@ class RayDrivers:
     def _connected(self) -> _TimedClient:
         """The client; its constructor already asks the cluster for its version."""
         if self._client is None:
-            self._client = _TimedClient(self._address)
+            self._client = _TimedClient(self.address)
         return self._client
 
     def _unavailable(self, error: Exception) -> RayUnavailableError:
         return RayUnavailableError(
-            f"Ray at {self._address} is out of reach ({root_cause(error)}); jobs wait for it"
+            f"Ray at {self.address} is out of reach ({root_cause(error)}); jobs wait for it"
         )
 
 

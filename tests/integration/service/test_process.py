@@ -1,0 +1,287 @@
+"""The service as a process, with Ray and MLflow down: killed, started again, stopped."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.integration
+
+TOKEN = "a-token-for-tests"
+ROWS = b'{"instruction": "Add 2 and 3.", "output": "5"}\n'
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ServiceProcess:
+    """`python -m uvicorn --factory service.app:create_app` on a port and a folder of its own."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.home = home
+        self.port = free_port()
+        nobody = f"http://127.0.0.1:{free_port()}"
+        self.environment = {
+            **os.environ,
+            "HYPLORA_HOME": str(home),
+            "HYPLORA_RAY_ADDRESS": nobody,
+            "HYPLORA_MLFLOW_TRACKING_URI": nobody,
+            "HYPLORA_POLL_INTERVAL_S": "0.05",
+            **environment,
+        }
+        (home / "token").touch(mode=0o600)
+        (home / "token").write_text(TOKEN)
+        self.client = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=30,
+            trust_env=False,
+        )
+
+    def start(self) -> None:
+        command = ["uvicorn", "--factory", "service.app:create_app", "--port", str(self.port)]
+        with (self.home / "service.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *command], env=self.environment, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log()
+            try:
+                self.client.get("/healthz")
+            except httpx.TransportError:
+                time.sleep(0.05)
+            else:
+                return
+        raise TimeoutError(self.log())
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(30)
+
+    def terminate(self) -> float:
+        """Ask the process to end, as an operator does, and return the seconds that it took."""
+        began = time.monotonic()
+        self.process.terminate()
+        self.process.wait(30)
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        self.client.close()
+        if self.process.poll() is None:
+            self.kill()
+
+    def log(self) -> str:
+        return (self.home / "service.log").read_text()
+
+    def upload(self, content: bytes = ROWS) -> httpx.Response:
+        return self.client.post("/v1/files", files={"file": ("rows.jsonl", content)})
+
+    def submit(self) -> str:
+        spec = {
+            "kind": "finetune",
+            "name": "sums",
+            "base_model": "tiny",
+            "data": {"train": self.upload().json()["id"]},
+        }
+        response = self.client.post("/v1/jobs", json=spec)
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
+
+    def get(self, path: str) -> dict[str, Any]:
+        response = self.client.get(path)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ServiceProcess]:
+    with closing(ServiceProcess(tmp_path)) as service:
+        service.start()
+        yield service
+
+
+def test_jobs_stay_queued_and_nothing_is_lost_when_the_service_is_killed(
+    service: ServiceProcess,
+) -> None:
+    jobs = [service.submit() for _ in range(3)]
+    cancelled = service.submit()
+    service.client.post(f"/v1/jobs/{cancelled}/cancel")
+    before = service.get("/v1/jobs")
+
+    service.kill()
+    service.start()
+
+    assert service.get("/v1/jobs") == before
+    assert {service.get(f"/v1/jobs/{job_id}")["status"] for job_id in jobs} == {"queued"}
+    assert service.get(f"/v1/jobs/{cancelled}")["status"] == "cancelled"
+    ready = service.client.get("/readyz")
+    assert ready.status_code == 503
+    checks = ready.json()["checks"]
+    assert checks["database"]["ok"]
+    assert "Connection refused" in checks["ray"]["detail"]
+    assert "Connection refused" in checks["mlflow"]["detail"]
+
+
+def test_an_outage_is_logged_once_and_not_at_every_round(service: ServiceProcess) -> None:
+    service.submit()
+    deadline = time.monotonic() + 30
+    while "out of reach" not in service.log() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+
+    assert service.log().count("out of reach") == 1
+    assert "Traceback" not in service.log()
+
+
+def test_a_service_killed_while_jobs_arrive_keeps_every_job_that_it_accepted(
+    service: ServiceProcess,
+) -> None:
+    train = service.upload().json()["id"]
+    spec = {"kind": "finetune", "name": "sums", "base_model": "tiny", "data": {"train": train}}
+    accepted: list[str] = []
+    threading.Timer(0.5, service.kill).start()
+
+    with pytest.raises(httpx.TransportError):  # noqa: PT012 (goes on until the service is killed)
+        while True:
+            accepted.append(service.client.post("/v1/jobs", json=spec).json()["id"])
+
+    service.process.wait(30)
+    service.start()
+    kept = {job["id"] for job in service.get("/v1/jobs?limit=200")["data"]}
+    assert accepted
+    assert kept >= set(accepted[-200:])
+    with closing(sqlite3.connect(service.home / "hyplora.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_an_upload_cut_off_by_a_kill_is_not_there_afterwards(service: ServiceProcess) -> None:
+    half = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + ROWS
+    with closing(socket.create_connection(("127.0.0.1", service.port))) as connection:
+        head = (
+            "POST /v1/files HTTP/1.1\r\nHost: service\r\n"
+            f"Authorization: Bearer {TOKEN}\r\nContent-Length: 100000\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        )
+        connection.sendall(head.encode() + half)
+        incoming = service.home / "files/incoming"
+        deadline = time.monotonic() + 30
+        while not list(incoming.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert list(incoming.iterdir())
+        service.kill()
+
+    service.start()
+
+    assert service.get("/v1/files")["data"] == []
+    assert [path.name for path in (service.home / "files").iterdir()] == ["incoming"]
+
+
+def test_a_client_that_sends_too_much_hears_why(tmp_path: Path) -> None:
+    settings = {"HYPLORA_MAX_UPLOAD_BYTES": "100000"}
+    with closing(ServiceProcess(tmp_path, **settings)) as service:
+        service.start()
+
+        response = service.upload(ROWS * 400_000)
+
+        assert response.status_code == 413
+        assert response.json()["code"] == "upload-too-large"
+
+
+def test_an_upload_without_the_token_is_refused_before_it_is_read(
+    service: ServiceProcess,
+) -> None:
+    with closing(socket.create_connection(("127.0.0.1", service.port))) as connection:
+        connection.sendall(
+            b"POST /v1/files HTTP/1.1\r\nHost: service\r\nContent-Length: 1000000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        )
+        connection.settimeout(30)
+
+        assert connection.recv(100).startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize("num_jobs", [0, 2])
+def test_a_service_that_is_stopped_ends_its_open_streams_promptly(
+    service: ServiceProcess, num_jobs: int
+) -> None:
+    with ExitStack() as streams:
+        for job_id in [service.submit() for _ in range(num_jobs)]:
+            for path, accept in (("events", "text/event-stream"), ("logs?follow=true", "*/*")):
+                response = streams.enter_context(
+                    service.client.stream(
+                        "GET", f"/v1/jobs/{job_id}/{path}", headers={"Accept": accept}
+                    )
+                )
+                assert response.status_code == 200
+
+        assert service.terminate() < 10
+
+    assert service.process.returncode in {0, -signal.SIGTERM}
+    assert "Traceback" not in service.log()
+    with closing(sqlite3.connect(service.home / "hyplora.db")) as database:
+        assert database.execute("SELECT * FROM leases").fetchall() == []
+
+
+def test_an_event_stream_goes_on_after_a_restart_where_it_broke(service: ServiceProcess) -> None:
+    job_id = service.submit()
+    path, headers = f"/v1/jobs/{job_id}/events", {"Accept": "text/event-stream"}
+    with service.client.stream("GET", path, headers=headers) as stream:
+        lines = stream.iter_lines()
+        last_id = next(line for line in lines if line.startswith("id: ")).removeprefix("id: ")
+        service.kill()
+
+    service.start()
+    service.client.post(f"/v1/jobs/{job_id}/cancel")
+    resumed = service.client.get(path, headers=headers | {"Last-Event-ID": last_id})
+
+    data = [line.removeprefix("data: ") for line in resumed.text.splitlines() if "data: " in line]
+    assert [json.loads(event)["data"]["status"] for event in data] == ["cancelled"]
+
+
+def test_two_replicas_can_start_on_one_new_database(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        replicas = [stack.enter_context(closing(ServiceProcess(tmp_path))) for _ in range(2)]
+        threads = [threading.Thread(target=replica.start) for replica in replicas]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        job_id = replicas[0].submit()
+
+        assert replicas[1].get(f"/v1/jobs/{job_id}")["id"] == job_id
+        with closing(sqlite3.connect(tmp_path / "hyplora.db")) as database:
+            assert database.execute("SELECT COUNT(*) FROM leases").fetchone() == (1,)
+
+
+def test_a_service_without_a_token_says_what_to_do_and_ends(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app", "--port", "0"],
+        env=os.environ | {"HYPLORA_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert process.returncode != 0
+    assert "openssl rand" in process.stderr.splitlines()[-1]

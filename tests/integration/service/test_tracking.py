@@ -1,0 +1,177 @@
+"""`MlflowRuns` on MLflow's own store, in a SQLite file."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+
+from jobs.specs import RunTag
+from service.boundaries import RunStatus
+from service.errors import MlflowUnavailableError, RefusedError
+from service.tracking import MlflowRuns
+
+pytestmark = pytest.mark.integration
+
+EXPERIMENT = "tuning"
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    MlflowClient(uri).create_experiment(EXPERIMENT, artifact_location=str(folder / "artifacts"))
+    return uri
+
+
+@pytest.fixture
+def client(uri: str) -> MlflowClient:
+    return MlflowClient(uri)
+
+
+@pytest.fixture
+def runs(uri: str, monkeypatch: pytest.MonkeyPatch) -> MlflowRuns:
+    # What the constructor puts into the environment is for the service's process alone.
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "1")
+    return MlflowRuns(uri, EXPERIMENT)
+
+
+async def test_a_run_is_found_by_its_job_and_by_its_id(runs: MlflowRuns) -> None:
+    ref = await runs.create("job-1", "sums", "python -m jobs.finetune")
+
+    found, read = await runs.find("job-1"), await runs.read(ref.run_id)
+
+    assert found == read
+    assert found is not None
+    assert found.ref == ref
+    assert found.status is RunStatus.RUNNING
+    assert found.tags["mlflow.runName"] == "sums"
+    assert found.tags["mlflow.source.name"] == "python -m jobs.finetune"
+    assert found.seconds_since_end == 0
+
+
+async def test_a_job_without_a_run_has_none(runs: MlflowRuns) -> None:
+    assert await runs.find("job-none") is None
+    assert await runs.read("0" * 32) is None
+
+
+async def test_doubles_of_a_run_are_deleted_and_the_first_is_kept(
+    runs: MlflowRuns, client: MlflowClient
+) -> None:
+    first = await runs.create("job-2", "sums", "")
+    second = await runs.create("job-2", "sums", "")
+
+    found = await runs.find("job-2")
+
+    assert found is not None
+    assert found.ref == first
+    assert client.get_run(second.run_id).info.lifecycle_stage == "deleted"
+    assert client.get_run(first.run_id).info.lifecycle_stage == "active"
+
+
+async def test_the_runs_of_trials_are_no_doubles(runs: MlflowRuns, client: MlflowClient) -> None:
+    parent = await runs.create("job-3", "sums", "")
+    tags = {RunTag.JOB_ID: "job-3", "mlflow.parentRunId": parent.run_id}
+    child = client.create_run(parent.experiment_id, tags=tags)
+
+    found = await runs.find("job-3")
+
+    assert found is not None
+    assert found.ref == parent
+    assert client.get_run(child.info.run_id).info.lifecycle_stage == "active"
+
+
+async def test_a_deleted_run_counts_as_gone(runs: MlflowRuns, client: MlflowClient) -> None:
+    ref = await runs.create("job-4", "sums", "")
+    client.delete_run(ref.run_id)
+
+    assert await runs.read(ref.run_id) is None
+    assert await runs.find("job-4") is None
+
+
+async def test_parameters_and_the_document_can_be_logged_again(
+    runs: MlflowRuns, client: MlflowClient, tmp_path: Path
+) -> None:
+    ref = await runs.create("job-5", "sums", "")
+    parameters = {f"p{n}": str(n) for n in range(250)} | {"long": "x" * 10_000}
+
+    for _ in range(2):
+        await runs.describe(ref.run_id, parameters, {"spec": {"name": "sums"}})
+
+    logged = client.get_run(ref.run_id).data.params
+    assert len(logged) == 251
+    assert logged["p249"] == "249"
+    assert logged["long"] == "x" * 6000
+    client.download_artifacts(ref.run_id, "job.json", str(tmp_path))
+    assert json.loads((tmp_path / "job.json").read_bytes()) == {"spec": {"name": "sums"}}
+
+
+async def test_what_a_driver_records_is_seen(runs: MlflowRuns, client: MlflowClient) -> None:
+    ref = await runs.create("job-6", "sums", "")
+    client.set_tag(ref.run_id, RunTag.FAILURE_CODE, "row-too-long")
+    for step in (1, 2):
+        client.log_metric(ref.run_id, "train/loss", 3.0 - step, step=step)
+    client.set_terminated(ref.run_id, "FAILED", end_time=0 + 1)
+
+    report = await runs.read(ref.run_id)
+
+    assert report is not None
+    assert report.tags[RunTag.FAILURE_CODE] == "row-too-long"
+    assert report.metrics["train/loss"] == 1.0
+    assert report.status is RunStatus.FAILED
+    assert report.status.is_ended
+    assert report.seconds_since_end > 60
+
+
+@pytest.mark.parametrize("status", [RunStatus.FINISHED, RunStatus.FAILED, RunStatus.KILLED])
+async def test_a_run_is_closed(runs: MlflowRuns, status: RunStatus) -> None:
+    ref = await runs.create(f"job-{status}", "sums", "")
+
+    await runs.end(ref.run_id, status)
+
+    report = await runs.read(ref.run_id)
+    assert report is not None
+    assert report.status is status
+
+
+async def test_a_log_is_kept_with_the_run_and_read_back(runs: MlflowRuns) -> None:
+    ref = await runs.create("job-7", "sums", "")
+    await runs.save_log(ref.run_id, 2, "first\nsecond ü\n")
+
+    assert await runs.read_log(ref.run_id, 2) == "first\nsecond ü\n"
+    assert await runs.read_log(ref.run_id, 1) is None
+
+
+async def test_an_experiment_is_made_on_first_use_and_restored_when_it_was_deleted(
+    uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = MlflowRuns(uri, "another")
+    assert await runs.find("job-8") is None
+
+    ref = await runs.create("job-8", "sums", "")
+    client.delete_experiment(ref.experiment_id)
+    again = await runs.create("job-9", "sums", "")
+
+    assert again.experiment_id == ref.experiment_id
+    (experiment,) = client.search_experiments(ViewType.ACTIVE_ONLY, filter_string="name='another'")
+    assert experiment.experiment_id == ref.experiment_id
+
+
+async def test_what_mlflow_will_always_refuse_is_told_from_an_outage(runs: MlflowRuns) -> None:
+    ref = await runs.create("job-10", "sums", "")
+
+    with pytest.raises(RefusedError, match="MLflow refused"):
+        await runs.describe(ref.run_id, {"a parameter / with \x00": "1"}, {})
+
+    await runs.ping()
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    runs = MlflowRuns("http://127.0.0.1:9", EXPERIMENT)
+
+    for call in (runs.ping(), runs.find("job-1"), runs.read("run"), runs.save_log("run", 1, "x")):
+        with pytest.raises(MlflowUnavailableError, match="Connection refused"):
+            await call
