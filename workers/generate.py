@@ -74,24 +74,27 @@ def generate_batch(
         model: In evaluation mode.
         tokenizer: The base model's.
         prompts: Texts as `render_prompt` makes them, special tokens included.
-        max_new_tokens: Most tokens of an answer.
+        max_new_tokens: Most tokens of an answer; fewer where the longest prompt of its batch
+            leaves less of the model's context.
         batch_size: Prompts in one forward pass; prompts of like length go together.
 
     Returns:
         The answers in the order of the prompts, without the prompts and special tokens.
 
     Raises:
-        RowTooLongError: If a prompt leaves less than `max_new_tokens` of the model's context.
+        RowTooLongError: If a prompt leaves nothing of the model's context for an answer.
     """
     prompt_ids = encode(tokenizer, prompts)
-    _check_lengths(prompt_ids, max_new_tokens, context_length(model.config))
+    context = context_length(model.config)
+    _check_lengths(prompt_ids, context)
     longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompt_ids[index]))
     answers = [""] * len(prompts)
     for first in range(0, len(prompts), batch_size):
         batch = longest_first[first : first + batch_size]
-        generated = _generate(
-            model, tokenizer, [prompt_ids[index] for index in batch], max_new_tokens
-        )
+        room = max_new_tokens
+        if context is not None:
+            room = min(room, context - len(prompt_ids[batch[0]]))
+        generated = _generate(model, tokenizer, [prompt_ids[index] for index in batch], room)
         for index, answer in zip(batch, generated, strict=True):
             answers[index] = answer
     return answers
@@ -129,15 +132,12 @@ def _stop_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizer
     return sorted(stops - {None})
 
 
-def _check_lengths(
-    prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, context: int | None
-) -> None:
+def _check_lengths(prompt_ids: Sequence[Sequence[int]], context: int | None) -> None:
     for number, ids in enumerate(prompt_ids, start=1):
-        if context is not None and len(ids) + max_new_tokens > context:
+        if context is not None and len(ids) >= context:
             raise RowTooLongError(
-                f"prompt {number} has {len(ids)} tokens, which with {max_new_tokens} new ones is "
-                f"more than the base model's context of {context}; shorten it or lower "
-                "max_new_tokens"
+                f"prompt {number} has {len(ids)} tokens, which leaves no room for an answer in the "
+                f"base model's context of {context}; shorten it"
             )
 
 

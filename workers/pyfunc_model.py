@@ -44,7 +44,7 @@ class AdaptedModel:
 
         Raises:
             DataInvalidError: If a prompt is not a text.
-            RowTooLongError: If a prompt leaves less than `max_new_tokens` of the model's context.
+            RowTooLongError: If a prompt leaves nothing of the model's context for an answer.
         """
         prompts = [render_user_prompt(self._tokenizer, text) for text in _texts(data)]
         max_new_tokens = int((params or {}).get("max_new_tokens", self._max_new_tokens))

@@ -92,8 +92,19 @@ def test_no_prompts_have_no_answers(
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str]
 ) -> None:
-    with pytest.raises(RowTooLongError, match=r"prompt 4 has \d+ tokens.* context of 128"):
-        generate_batch(model, tokenizer, prompts, 80)
+    too_long = [prompts[0], prompts[3] * 3]
+    with pytest.raises(RowTooLongError, match=r"prompt 2 has \d+ tokens.* context of 128"):
+        generate_batch(model, tokenizer, too_long, 1)
+
+
+def test_an_answer_ends_where_the_context_does(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str]
+) -> None:
+    (answer,) = generate_batch(model, tokenizer, prompts[3:4], 10_000)
+    num_prompt_tokens, num_answer_tokens = (
+        len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (prompts[3], answer)
+    )
+    assert num_prompt_tokens + num_answer_tokens <= 128
 
 
 def test_the_base_model_is_the_adapters_own_unless_another_is_named(
