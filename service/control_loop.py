@@ -3,8 +3,6 @@
 import asyncio
 import logging
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from service.dispatcher import Dispatcher
 from service.errors import UnavailableError
 from service.leases import Lease
@@ -64,8 +62,8 @@ class ControlLoop:
         while True:
             try:
                 await self._lease.acquire()
-            except (SQLAlchemyError, OSError):
-                logger.exception("the lease cannot be renewed")
+            except Exception:
+                logger.exception("the lease cannot be renewed; trying again")
             await asyncio.sleep(self._renewal_interval_s)
 
     async def _keep_working(self) -> None:

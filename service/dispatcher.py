@@ -87,9 +87,10 @@ class Dispatcher:
         job = await self._jobs.note_run(job.id, run)
         if job.status is JobStatus.CANCELLING:
             return
+        submission_id = job.submission_id
         await self._drivers.submit(
             DriverRequest(
-                submission_id=job.submission_id,
+                submission_id=submission_id,
                 entrypoint=entrypoint,
                 environment={
                     TICKET_VARIABLE: ticket.model_dump_json(),
@@ -99,11 +100,11 @@ class Dispatcher:
                 metadata={"job_id": job.id, "name": job.name, "kind": job.kind},
             )
         )
-        job = await self._jobs.note_submission(job.id)
-        logger.info("submitted %s", job.submission_id)
+        job = await self._jobs.note_submission(job.id, ticket.attempt)
+        logger.info("submitted %s", submission_id)
         if job.status.is_terminal:
             # Another replica took over in the meantime, saw no driver and closed the job.
-            await self._drivers.stop(job.submission_id)
+            await self._drivers.stop(submission_id)
 
     async def _open_run(self, job: Job, entrypoint: str) -> RunRef:
         known = await self._runs.read(job.run_id) if job.run_id else None

@@ -144,12 +144,13 @@ class Jobs:
             job.run_id, job.experiment_id = run.run_id, run.experiment_id
             return job
 
-    async def note_submission(self, job_id: str) -> Job:
-        """Note that Ray has the current attempt."""
+    async def note_submission(self, job_id: str, attempt: int) -> Job:
+        """Note that Ray has an attempt, if that is still the current one."""
         async with self._locked(job_id) as (session, job):
-            job.submitted_at = utc_now()
-            if job.status is JobStatus.QUEUED:
-                _move(session, job, JobStatus.RUNNING)
+            if job.attempt == attempt:
+                job.submitted_at = utc_now()
+                if job.status is JobStatus.QUEUED:
+                    _move(session, job, JobStatus.RUNNING)
             return job
 
     async def note_progress(self, job_id: str, progress: dict[str, Any]) -> None:

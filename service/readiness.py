@@ -1,6 +1,7 @@
 """Whether the service can do its work: its database, Ray and MLflow, each asked now."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -8,6 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.answers import CheckRead, ReadinessRead
 from service.errors import RefusedError, UnavailableError
+
+logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 5.0
 _FRESH_FOR_S = 1.0
@@ -50,6 +53,7 @@ async def _try(ping: Callable[[], Awaitable[None]]) -> CheckRead:
     except (UnavailableError, RefusedError) as error:
         return CheckRead(ok=False, detail=str(error))
     except (SQLAlchemyError, OSError):
+        logger.warning("the database does not answer", exc_info=True)
         return CheckRead(
             ok=False, detail="the database does not answer; the service's log says why"
         )

@@ -1,4 +1,7 @@
-"""Runs Alembic's migrations on the connection that `service.database` hands over."""
+"""Runs Alembic's migrations on the connection that `service.database` hands over.
+
+A new revision is written by hand into versions/; the tests say whether it agrees with the tables.
+"""
 
 from alembic import context
 

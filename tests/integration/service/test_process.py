@@ -273,15 +273,34 @@ def test_two_replicas_can_start_on_one_new_database(tmp_path: Path) -> None:
             assert database.execute("SELECT COUNT(*) FROM leases").fetchone() == (1,)
 
 
-def test_a_service_without_a_token_says_what_to_do_and_ends(tmp_path: Path) -> None:
-    process = subprocess.run(
-        [sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app", "--port", "0"],
-        env=os.environ | {"HYPLORA_HOME": str(tmp_path)},
-        capture_output=True,
+def run_as_configured(home: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "service"],
+        env=os.environ | {"HYPLORA_HOME": str(home)} | environment,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
     )
 
-    assert process.returncode != 0
-    assert "openssl rand" in process.stderr.splitlines()[-1]
+
+def test_a_service_that_cannot_start_says_what_to_do_in_one_line(tmp_path: Path) -> None:
+    with run_as_configured(tmp_path) as process:
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert errors.startswith("error: cannot read the token file")
+    assert errors.count("\n") == 1
+
+
+def test_the_service_listens_where_its_settings_say(tmp_path: Path) -> None:
+    (tmp_path / "token").touch(mode=0o600)
+    (tmp_path / "token").write_text(TOKEN)
+    port = free_port()
+
+    with run_as_configured(tmp_path, HYPLORA_PORT=str(port)) as process:
+        assert process.stderr is not None
+        running = next(line for line in process.stderr if "running on" in line)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+    assert f"http://127.0.0.1:{port}" in running
+    assert process.returncode in {0, -signal.SIGINT}
