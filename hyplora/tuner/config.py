@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from peft import PeftConfig, PeftType
@@ -66,7 +66,7 @@ class HypLoraConfig(PeftConfig):
     modules_to_save: list[str] | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
-    hyplora_format: int = field(default=ADAPTER_FORMAT)
+    hyplora_format: int = ADAPTER_FORMAT
 
     def __post_init__(self) -> None:
         super().__post_init__()

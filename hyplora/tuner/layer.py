@@ -35,7 +35,6 @@ NOT_MERGEABLE = (
 class AdapterSettings:
     """What one adapter's config says about one layer."""
 
-    r: int
     scaling: float
     norm_scale: float
     radius_cap: float
@@ -53,7 +52,6 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
         base_layer: An `nn.Linear` or transformers' `Conv1D`.
         adapter_name: Name of the first adapter.
         config: The first adapter's configuration.
-        inference_mode: Whether the adapter starts frozen.
         quantization_kwargs: What `peft.utils.get_quantization_kwargs` found on the model.
     """
 
@@ -97,7 +95,6 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
     def update_layer(self, adapter_name: str, config: HypLoraConfig) -> None:
         """Add an adapter, or replace the one of this name by a new one."""
         self.hyplora_settings[adapter_name] = AdapterSettings(
-            r=config.r,
             scaling=config.scaling,
             norm_scale=config.norm_scale or math.sqrt(self.in_features),
             radius_cap=config.radius_cap,
