@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from workers.data import Example
+from workers.ranks import rank, world_size
 from workers.seeds import derive_seed, permutation
 
 if TYPE_CHECKING:
@@ -89,6 +90,27 @@ def micro_batches(
     """Collate neighbouring rows into forward passes of at most `micro_batch_size` rows."""
     for first in range(0, len(examples), micro_batch_size):
         yield _collate(examples[first : first + micro_batch_size], pad_id)
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How this rank's share of the rows becomes forward passes."""
+
+    micro_batch_size: int
+    pad_id: int
+
+    def of_step(self, rows: Sequence[Example]) -> list[MicroBatch]:
+        """A rank left without a row joins in with one that does not count."""
+        share = share_of_rank(rows, rank(), world_size())
+        if not share:
+            return [batch.without_labels() for batch in micro_batches(rows[:1], 1, self.pad_id)]
+        return list(micro_batches(share, self.micro_batch_size, self.pad_id))
+
+    def of_evaluation(self, rows: Sequence[Example]) -> list[MicroBatch]:
+        """The same batches on any number of ranks, dealt out to them."""
+        longest_first = share_of_rank(rows, rank=0, world_size=1)
+        every = list(micro_batches(longest_first, self.micro_batch_size, self.pad_id))
+        return every[rank() :: world_size()]
 
 
 @lru_cache(maxsize=2)  # a step touches two epochs where one ends

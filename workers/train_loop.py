@@ -21,11 +21,11 @@ from transformers import PreTrainedTokenizerBase
 from hyplora import layer_curvatures
 from workers.adapter import build_adapter
 from workers.base_model import context_length, load_base_model, load_config, load_tokenizer
-from workers.batches import MicroBatch, micro_batches, num_steps, rows_of_step, share_of_rank
+from workers.batches import Batching, num_steps, rows_of_step
 from workers.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from workers.data import Example, load_examples, split_held_out
 from workers.errors import BaseModelUnusableError, LossNotFiniteError
-from workers.ranks import failing_together, rank, synchronise, world_size
+from workers.ranks import failing_together, rank, synchronise
 from workers.seeds import derive_seed
 from workers.specs import AdapterSpec, DataSpec, RunMetric, TrainingSpec
 from workers.train_step import (
@@ -136,7 +136,7 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
                 state = load_checkpoint(folder, model, optimizer, state.task_digest)
     answer_loss = AnswerLoss(model).train()
     loss_module = synchronise(answer_loss)
-    batching = _Batching(training.micro_batch_size, tokenizer.pad_token_id)
+    batching = Batching(training.micro_batch_size, tokenizer.pad_token_id)
     evaluation = batching.of_evaluation(held_out_rows)
     total_steps = num_steps(len(train_rows), training)
     first_step, started, seconds_before = state.step, time.perf_counter(), state.seconds
@@ -203,27 +203,6 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
         num_tokens=state.num_tokens,
         seconds=state.seconds,
     )
-
-
-@dataclass(frozen=True)
-class _Batching:
-    """How this rank's share of the rows becomes forward passes."""
-
-    micro_batch_size: int
-    pad_id: int
-
-    def of_step(self, rows: Sequence[Example]) -> list[MicroBatch]:
-        """A rank left without a row joins in with one that does not count."""
-        share = share_of_rank(rows, rank(), world_size())
-        if not share:
-            return [batch.without_labels() for batch in micro_batches(rows[:1], 1, self.pad_id)]
-        return list(micro_batches(share, self.micro_batch_size, self.pad_id))
-
-    def of_evaluation(self, rows: Sequence[Example]) -> list[MicroBatch]:
-        """The same batches on any number of ranks, dealt out to them."""
-        longest_first = share_of_rank(rows, rank=0, world_size=1)
-        every = list(micro_batches(longest_first, self.micro_batch_size, self.pad_id))
-        return every[rank() :: world_size()]
 
 
 def _load_rows(
