@@ -124,6 +124,8 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
         WorkerError: For what a user can act on; see `workers.errors`.
     """
     training = task.training
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL's collectives of Python objects go by it
     with failing_together():
         tokenizer = load_tokenizer(task.base_model)
         train_rows, held_out_rows = _load_rows(task, tokenizer)
