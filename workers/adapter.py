@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from peft import (
     LoraConfig,
     PeftConfig,
@@ -23,8 +24,13 @@ from hyplora import HypLoraConfig
 from workers.errors import AdapterUnusableError, TargetModulesNotFoundError
 from workers.specs import AdapterSpec, HypLoraSpec
 
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
+
 WEIGHTS_NAME = "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"
+_SAVED = "saved"
 
 
 def build_adapter(model: PreTrainedModel, spec: AdapterSpec) -> PeftModel:
@@ -85,6 +91,45 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     # The embeddings are frozen, so "auto" would only make PEFT look for their original on the hub.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card is an empty form
+
+
+@torch.no_grad()
+def verify_saved(model: PeftModel, folder: Path, input_ids: "Int[Tensor, '1 time']") -> None:
+    """Load a just saved adapter beside the one in memory and hold its answers to that one's.
+
+    Args:
+        model: The model that was saved; left as it was, in evaluation mode.
+        folder: Where `save_adapter` wrote.
+        input_ids: A prompt to answer, on the model's device.
+
+    Raises:
+        AdapterUnusableError: If the saved adapter does not load, or answers differently.
+    """
+    model.eval()
+    trained = model(input_ids=input_ids, use_cache=False).logits
+    (active,) = model.active_adapters
+    try:
+        model.load_adapter(str(folder), _SAVED)
+        model.set_adapter(_SAVED)
+        saved = model(input_ids=input_ids, use_cache=False).logits
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise AdapterUnusableError(
+            f"the adapter saved after training does not load: {error}; check the disk"
+        ) from error
+    finally:
+        model.set_adapter(active)
+        if _SAVED in model.peft_config:
+            model.delete_adapter(_SAVED)
+    if not trained.isfinite().all():
+        raise AdapterUnusableError(
+            "the trained adapter answers with numbers that are not finite; "
+            "try a smaller training.learning_rate or training.dtype float32"
+        )
+    if not torch.equal(saved, trained):
+        raise AdapterUnusableError(
+            "the adapter saved after training answers differently from the trained one; "
+            "check the disk, and that nothing else writes to its folder"
+        )
 
 
 def restore_weights(model: PeftModel, folder: Path) -> None:

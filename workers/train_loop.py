@@ -19,10 +19,10 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from hyplora import layer_curvatures
-from workers.adapter import build_adapter
+from workers.adapter import build_adapter, verify_saved
 from workers.base_model import context_length, load_base_model, load_config, load_tokenizer
 from workers.batches import Batching, num_steps, rows_of_step
-from workers.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from workers.checkpoint import ADAPTER_FOLDER, TrainState, load_checkpoint, save_checkpoint
 from workers.data import Example, load_examples, split_held_out
 from workers.errors import BaseModelUnusableError, LossNotFiniteError
 from workers.ranks import failing_together, rank, synchronise
@@ -190,7 +190,8 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
             state = replace(state, eval_loss=values[RunMetric.EVAL_LOSS])
         reporter.metrics(state.step, values)
         if _is_due(state.step, training.checkpoint_every_steps, total_steps):
-            _report_checkpoint(reporter, model, optimizer, state)
+            probe = train_rows[0] if state.step == total_steps else None
+            _report_checkpoint(reporter, model, optimizer, state, probe)
 
     assert state.train_loss is not None, "a training has at least one step"
     return TrainResult(
@@ -252,11 +253,19 @@ def _is_due(step: int, every: int | None, total_steps: int) -> bool:
 
 
 def _report_checkpoint(
-    reporter: Reporter, model: PeftModel, optimizer: torch.optim.Optimizer, state: TrainState
+    reporter: Reporter,
+    model: PeftModel,
+    optimizer: torch.optim.Optimizer,
+    state: TrainState,
+    probe: Example | None,
 ) -> None:
-    if rank() != 0:
-        reporter.checkpoint(state.step, None)
-        return
-    with tempfile.TemporaryDirectory(prefix="hyplora-checkpoint-") as folder:
-        save_checkpoint(Path(folder), model, optimizer, state)
-        reporter.checkpoint(state.step, Path(folder))
+    """Write a checkpoint; with a probe, only if its adapter loads and answers that as trained."""
+    with tempfile.TemporaryDirectory(prefix="hyplora-checkpoint-") as name:
+        folder = Path(name)
+        with failing_together():
+            if rank() == 0:
+                save_checkpoint(folder, model, optimizer, state)
+                if probe is not None:
+                    input_ids = probe.input_ids[None].to(model.device)
+                    verify_saved(model, folder / ADAPTER_FOLDER, input_ids)
+        reporter.checkpoint(state.step, folder if rank() == 0 else None)

@@ -8,7 +8,13 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from tests.tiny_model import write_tiny_model
-from workers.adapter import base_model_of, build_adapter, load_adapter, save_adapter
+from workers.adapter import (
+    base_model_of,
+    build_adapter,
+    load_adapter,
+    save_adapter,
+    verify_saved,
+)
 from workers.base_model import load_base_model
 from workers.errors import AdapterUnusableError, TargetModulesNotFoundError
 from workers.specs import AdapterSpec, HypLoraSpec, LoraSpec
@@ -174,3 +180,35 @@ def test_pickled_adapter_weights_are_not_read(
     weights.rename(pickled / "adapter_model.bin")
     with pytest.raises(AdapterUnusableError, match=r"adapter_model\.safetensors cannot be read"):
         load_adapter(base, pickled)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_saved_adapter_is_verified_and_the_model_left_as_it_was(
+    spec: AdapterSpec, base: PreTrainedModel, tmp_path: Path
+) -> None:
+    adapted = build_adapter(base, spec)
+    expected = logits_of(adapted)
+    save_adapter(adapted, tmp_path)
+    verify_saved(adapted, tmp_path, torch.arange(12)[None])
+    assert list(adapted.peft_config) == ["default"]
+    assert torch.equal(logits_of(adapted), expected)
+
+
+def test_a_saved_adapter_that_answers_differently_is_refused(
+    base: PreTrainedModel, tmp_path: Path
+) -> None:
+    adapted = build_adapter(base, HypLoraSpec(init_weights=False))
+    save_adapter(adapted, tmp_path)
+    with torch.no_grad():
+        next(p for p in adapted.parameters() if p.requires_grad).add_(1.0)
+    with pytest.raises(AdapterUnusableError, match="answers differently"):
+        verify_saved(adapted, tmp_path, torch.arange(12)[None])
+
+
+def test_a_saved_adapter_that_is_damaged_is_refused(base: PreTrainedModel, tmp_path: Path) -> None:
+    adapted = build_adapter(base, HypLoraSpec(init_weights=False))
+    save_adapter(adapted, tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(AdapterUnusableError, match="does not load"):
+        verify_saved(adapted, tmp_path, torch.arange(12)[None])
