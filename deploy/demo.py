@@ -18,14 +18,15 @@ from peft import PeftModel
 from rich.console import Console
 from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
-import hyplora  # noqa: F401  (registers the adapter with PEFT)
 from deploy.demo_assets import DemoAssetError, default_cache_dir, ensure_base_model, ensure_rows
 from deploy.demo_rows import WordProblem, read_problems, split_problems
 from deploy.local import LocalStack, StackError, StackPorts, terminate_as_interrupt
 from service.answers import JobRead
 from service.cli.follow import follow_job
 from service.client import Client, ClientError
+from workers.adapter import load_adapter
 from workers.base_model import load_base_model, load_tokenizer
 from workers.data import render_prompt
 from workers.generate import generate_batch
@@ -38,6 +39,7 @@ _NUM_HELD_OUT = 200
 _NUM_EXAMPLES = 4
 _MAX_NEW_TOKENS = 24
 _BATCH_SIZE = 25
+_SHORT = ("--max-new-tokens", str(_MAX_NEW_TOKENS))
 
 
 class DemoError(Exception):
@@ -113,8 +115,9 @@ def run_demo(home: Path, num_steps: int, console: Console) -> str:
             _hyplora(stack, "pull", f"{_MODEL_NAME}@{_ALIAS}", str(adapter))
             console.print(f"pulled models:/{_MODEL_NAME}@{_ALIAS} from the registry")
             _answer_one(stack, adapter, held_out[0], console)
-            tuned = PeftModel.from_pretrained(base, adapter)
-            after = Examinee(tuned, tokenizer).accuracy(held_out, "with the adapter")
+            after = Examinee(load_adapter(base, adapter), tokenizer).accuracy(
+                held_out, "with the adapter"
+            )
     accuracies = Accuracies(before, few_shot, after)
     return _verdict(job, accuracies, time.monotonic() - started, console)
 
@@ -160,8 +163,8 @@ def _fine_tune(
 def _answer_one(stack: LocalStack, adapter: Path, problem: WordProblem, console: Console) -> None:
     """Answer one held-out problem in fresh processes, without and with the pulled adapter."""
     prompt = f"{problem.as_row()['instruction']}\n\n{problem.text}"
-    tuned = _hyplora(stack, "generate", str(adapter), prompt)
-    base = _hyplora(stack, "generate", str(adapter), prompt, "--no-adapter")
+    tuned = _hyplora(stack, "generate", str(adapter), prompt, *_SHORT)
+    base = _hyplora(stack, "generate", str(adapter), prompt, *_SHORT, "--no-adapter")
     console.print(f"[bold]{problem.text}[/bold]  (answer: {problem.answer:g})")
     console.print(f"  base model:   {base.strip()}", markup=False)
     console.print(f"  with HypLoRA: {tuned.strip()}", markup=False)
@@ -204,6 +207,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=150, help="optimizer steps")
     options = parser.parse_args()
     console = Console()
+    disable_progress_bar()
     try:
         with terminate_as_interrupt():
             print(run_demo(options.home, options.steps, console))  # noqa: T201

@@ -1,6 +1,7 @@
 """Putting an adapter on a base model: a new one from its spec, or a saved one."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,11 @@ from workers.specs import AdapterSpec, HypLoraSpec
 if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
+
+# PEFT 0.21 asks models by the old name of this property, at every adapter that it adds.
+warnings.filterwarnings(
+    "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+)
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"

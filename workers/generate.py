@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from workers.adapter import base_model_of, load_adapter
 from workers.base_model import context_length, load_base_model, load_tokenizer
@@ -152,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.base_model is None and options.adapter is None:
         parser.error("give --base-model, --adapter or both")
+    disable_progress_bar()
     try:
         for prompt, answer in _answers(options):
             line = json.dumps({"prompt": prompt, "answer": answer}) if options.json else answer
