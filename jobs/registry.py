@@ -23,7 +23,7 @@ import workers
 
 FLAVOR_NAME = "hyplora"
 _LOADER_MODULE = "workers.pyfunc_model"
-_RUNTIME_PACKAGES = ("torch", "transformers", "peft", "safetensors", "jaxtyping", "pydantic")
+_RUNTIME_PACKAGES = ("torch", "transformers", "peft", "safetensors", "pydantic")
 
 
 def register_adapter(
