@@ -13,16 +13,20 @@ from tests.end_to_end.conftest import upload
 pytestmark = pytest.mark.integration
 
 
+def slow(*values: Any) -> Any:
+    """A case that `make test` leaves to the unit tests of the workers."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("sections", "code", "sentence"),
     [
         ({"base_model": "/no/such/folder"}, "base-model-not-found", "/no/such/folder"),
-        ({"adapter": {"target_modules": ["nothing"]}}, "target-modules-not-found", "nothing"),
-        ({"data": {"max_length": 8}}, "row-too-long", "line 1"),
         ({"resources": {"cpus_per_worker": 200}}, "resources-unavailable", "200"),
-        ({"training": {"learning_rate": 1e30}}, "loss-not-finite", "step"),
+        slow({"adapter": {"target_modules": ["nothing"]}}, "target-modules-not-found", "nothing"),
+        slow({"data": {"max_length": 8}}, "row-too-long", "line 1"),
+        slow({"training": {"learning_rate": 1e30}}, "loss-not-finite", "step"),
     ],
-    ids=lambda value: value if isinstance(value, str) and "-" in value else "",
 )
 def test_what_only_the_cluster_can_see_fails_the_job_once_with_its_code(
     sections: dict[str, Any],
@@ -66,6 +70,7 @@ def test_a_malformed_data_set_is_refused_with_the_line_that_is_wrong(
     assert line is None or line in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_more_held_out_rows_than_there_are_fails_the_job(
     make_spec: Callable[..., dict[str, Any]],
     run_to_end: Callable[[dict[str, Any]], JobRead],

@@ -158,6 +158,7 @@ def test_two_workers_train_as_one_does(
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_plain_lora_is_trained_as_pefts_own(
     make_spec: Callable[..., dict[str, Any]],
     run_to_end: Callable[[dict[str, Any]], JobRead],
@@ -173,6 +174,7 @@ def test_plain_lora_is_trained_as_pefts_own(
     assert config["peft_type"] == "LORA"
 
 
+@pytest.mark.slow
 def test_a_base_model_may_come_from_mlflow(
     make_spec: Callable[..., dict[str, Any]],
     run_to_end: Callable[[dict[str, Any]], JobRead],

@@ -33,6 +33,7 @@ def test_killing_the_service_in_mid_job_leaves_the_job_finished_and_recorded(
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_followed_by_another_that_resumes(
     stack: LocalStack, client: Client, make_spec: Callable[..., dict[str, Any]]
 ) -> None:

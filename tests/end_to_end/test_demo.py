@@ -1,0 +1,54 @@
+"""The demo as a new user runs it: a real model, real rows, a real improvement, nothing left."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+LAST_LINE = re.compile(
+    r"demo: ok job=job-[0-9a-f]{16} model_version=1 accuracy_before=(\S+) "
+    r"accuracy_few_shot=(\S+) accuracy_after=(\S+) seconds=\d+"
+)
+
+
+def start_demo(home: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "deploy.demo", "--home", str(home)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.timeout(1800)
+def test_the_demo_improves_a_real_model_and_says_so_in_its_last_line(tmp_path: Path) -> None:
+    with start_demo(tmp_path) as demo:
+        printed, _ = demo.communicate()
+    assert demo.returncode == 0, printed
+    last_line = LAST_LINE.fullmatch(printed.splitlines()[-1])
+    assert last_line is not None, printed
+    before, few_shot, after = map(float, last_line.groups())
+    assert after > max(before, few_shot)
+
+
+@pytest.mark.timeout(1800)
+def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process_behind(tmp_path: Path) -> None:
+    with start_demo(tmp_path) as demo:
+        assert demo.stdout is not None
+        seen = ""
+        for line in demo.stdout:
+            seen += line
+            if "step " in line:
+                break
+        processes = psutil.Process(demo.pid).children(recursive=True)
+        assert any("jobs.finetune" in " ".join(p.cmdline()) for p in processes), seen
+        demo.send_signal(signal.SIGINT)
+        rest, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 130, seen + rest
+    assert "nothing is left running" in rest
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert not alive
