@@ -30,6 +30,9 @@ from deploy.processes import ChildProcess, ProcessError, free_ports, is_port_fre
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 180.0
 _OBJECT_STORE_BYTES = 256 * 2**20
+_GRACE_S = 20.0
+_RAY_GRACE_S = 5.0
+"""Ray without jobs stops in three seconds; after a job it waits half a minute for helper actors."""
 
 
 class StackError(Exception):
@@ -196,7 +199,7 @@ class LocalStack:
         """Stop everything that was started, the API first, and free the state folder."""
         for name in ("service", "ray", "mlflow"):
             if child := self.children.pop(name, None):
-                child.stop()
+                child.stop(_RAY_GRACE_S if name == "ray" else _GRACE_S)
         (self.home / "endpoint.json").unlink(missing_ok=True)
         shutil.rmtree(self._ray_folder, ignore_errors=True)
         self._lock.close()

@@ -82,7 +82,7 @@ class ChildProcess:
         lines = self.log_path.read_text(errors="replace").splitlines()
         return "\n".join(lines[-_LOG_TAIL_LINES:])
 
-    def stop(self, grace_s: float = 20.0) -> None:
+    def stop(self, grace_s: float) -> None:
         """End the child: SIGTERM, then SIGKILL to its session after the grace time."""
         if self._process.poll() is None:
             # Only the child itself: it ends its own children, and Ray's hang if signalled directly.

@@ -47,7 +47,7 @@ def test_no_value_is_lost_while_mlflow_is_away(stack: LocalStack, client: Mlflow
     run_id = new_run(client)
     writer = MetricWriter(client, run_id)
     writer.write(1, {"loss": 1.0})
-    stack.children.pop("mlflow").stop()
+    stack.children.pop("mlflow").stop(grace_s=20.0)
     for step in range(2, 51):
         writer.write(step, {"loss": 1.0 / step})
     stack.start_mlflow()

@@ -25,7 +25,7 @@ def test_a_child_that_ended_is_reported_with_the_end_of_its_log(tmp_path: Path) 
         os.sched_yield()
     with pytest.raises(ProcessError, match=r"worker ended with exit code 3(.|\n)*the reason"):
         child.require_alive()
-    child.stop()
+    child.stop(grace_s=5.0)
 
 
 def test_stopping_a_child_that_ignores_the_signal_kills_it_and_its_own_children(
