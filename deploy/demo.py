@@ -152,7 +152,7 @@ def _fine_tune(
             "registry": {"alias": _ALIAS},
         }
     )
-    console.print(f"submitted {job.id}: {job.links.ray_dashboard or client.url}")
+    console.print(f"submitted {job.id}")
     job = follow_job(client, job.id, console)
     if job.status != "succeeded":
         reason = job.failure.message if job.failure else "no reason was recorded"

