@@ -58,7 +58,7 @@ class MetricWriter:
             missing = self._num_unsent + self._queue.qsize()
             raise MetricsNotSavedError(
                 f"MLflow did not take {missing} metric values within {timeout_s:.0f} s; "
-                "bring it up again, the next attempt repeats them"
+                "they are missing from the run; bring MLflow up again, and the job goes on"
             )
 
     def _run(self) -> None:
