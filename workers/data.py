@@ -122,7 +122,11 @@ class Example:
 
 
 def load_examples(
-    path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    *,
+    name: str | None = None,
 ) -> list[Example]:
     """Read and tokenize the rows of a file.
 
@@ -130,18 +134,20 @@ def load_examples(
         path: JSON lines, plain or gzip.
         tokenizer: The base model's.
         max_length: Most tokens that a row may have; None for no bound.
+        name: What messages call the file, such as the field of the spec; by default its own name.
 
     Raises:
         DataInvalidError: If the file or one of its rows cannot be read.
         RowTooLongError: If a row has more than `max_length` tokens.
     """
+    name = name or path.name
     try:
         lines, rows = zip(*iter_numbered_rows(path), strict=True)
     except RowError as error:
-        raise DataInvalidError(f"data file {path.name}, {error}") from error
+        raise DataInvalidError(f"{name}, {error}") from error
     except OSError as error:
         raise DataInvalidError(
-            f"data file {path} cannot be read ({error.strerror}); "
+            f"{name}, kept in {path}, cannot be read ({error.strerror}); "
             "upload it again, to storage that every worker sees"
         ) from error
     prompts = encode(tokenizer, [render_prompt(tokenizer, row) for row in rows])
@@ -151,7 +157,7 @@ def load_examples(
         Example(torch.tensor(prompt + answer + ending, dtype=torch.int32), len(prompt))
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    _check_lengths(examples, lines, path.name, max_length)
+    _check_lengths(examples, lines, name, max_length)
     return examples
 
 
@@ -197,7 +203,7 @@ def _apply_template(
 
 
 def _check_lengths(
-    examples: Sequence[Example], lines: Sequence[int], file: str, max_length: int | None
+    examples: Sequence[Example], lines: Sequence[int], name: str, max_length: int | None
 ) -> None:
     too_long = [
         (line, example.num_tokens)
@@ -207,7 +213,7 @@ def _check_lengths(
     if too_long:
         line, length = too_long[0]
         raise RowTooLongError(
-            f"data file {file}, line {line} has {length} tokens and at most {max_length} are "
+            f"{name}, line {line} has {length} tokens and at most {max_length} are "
             f"allowed (the smaller of data.max_length and the base model's context); "
             f"{len(too_long)} of {len(examples)} rows are too long: shorten them or leave them out"
         )

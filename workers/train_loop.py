@@ -215,9 +215,10 @@ def _load_rows(
     config = load_config(task.base_model)
     bounds = (task.data.max_length, context_length(config))
     max_length = min((bound for bound in bounds if bound is not None), default=None)
-    rows = load_examples(task.train_path, tokenizer, max_length)
+    rows = load_examples(task.train_path, tokenizer, max_length, name="data.train")
     if task.validation_path is not None:
-        held_out = load_examples(task.validation_path, tokenizer, max_length)
+        path = task.validation_path
+        held_out = load_examples(path, tokenizer, max_length, name="data.validation")
     else:
         rows, held_out = split_held_out(rows, task.data.validation_rows, task.data.seed)
     highest = max(int(row.input_ids.max()) for row in rows + held_out)

@@ -24,7 +24,7 @@ def slow(*values: Any) -> Any:
         ({"base_model": "/no/such/folder"}, "base-model-not-found", "/no/such/folder"),
         ({"resources": {"cpus_per_worker": 200}}, "resources-unavailable", "200"),
         slow({"adapter": {"target_modules": ["nothing"]}}, "target-modules-not-found", "nothing"),
-        slow({"data": {"max_length": 8}}, "row-too-long", "line 1"),
+        slow({"data": {"max_length": 8}}, "row-too-long", "data.train, line 1 has"),
         slow({"training": {"learning_rate": 1e30}}, "loss-not-finite", "step"),
     ],
 )
