@@ -22,7 +22,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from deploy.demo_assets import DemoAssetError, default_cache_dir, ensure_base_model, ensure_rows
 from deploy.demo_rows import WordProblem, read_problems, split_problems
-from deploy.local import LocalStack, StackError, StackPorts, terminate_as_interrupt
+from deploy.home import StackError, StackPorts
+from deploy.local import LocalStack, terminate_as_interrupt
 from service.answers import JobRead
 from service.cli.follow import follow_job
 from service.client import Client, ClientError

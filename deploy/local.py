@@ -5,10 +5,8 @@ folder. `hyplora up` runs this module; the demo and the tests start the same sta
 """
 
 import argparse
-import fcntl
 import json
 import os
-import secrets
 import shutil
 import signal
 import sys
@@ -18,14 +16,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from rich.console import Console
 
-from deploy.processes import ChildProcess, ProcessError, free_ports, is_port_free
+from deploy.home import StackError, StackPorts, ensure_secret, lock_home
+from deploy.processes import ChildProcess, ProcessError, free_ports
 
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 180.0
@@ -35,47 +33,17 @@ _RAY_GRACE_S = 5.0
 """Ray without jobs stops in three seconds; after a job it waits half a minute for helper actors."""
 
 
-class StackError(Exception):
-    """The stack cannot run; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class StackPorts:
-    """Ports that users open; zero takes a free one."""
-
-    api: int = 8800
-    mlflow: int = 5000
-    ray_dashboard: int = 8265
-
-    def resolved(self) -> "StackPorts":
-        """Replace zeros by free ports.
-
-        Raises:
-            StackError: If a named port is taken.
-        """
-        spare = iter(free_ports(3))
-        chosen = [wanted or next(spare) for wanted in (self.api, self.mlflow, self.ray_dashboard)]
-        for option, port in zip(
-            ("--port", "--mlflow-port", "--dashboard-port"), chosen, strict=True
-        ):
-            if not is_port_free(port):
-                raise StackError(
-                    f"port {port} is taken: stop what listens there or pass {option} 0"
-                )
-        return StackPorts(*chosen)
-
-
 class LocalStack:
     """The three servers as child processes; stop it in a `finally`, or use it as a context."""
 
-    def __init__(self, home: Path, ports: StackPorts = StackPorts()) -> None:
+    def __init__(self, home: Path, ports: StackPorts) -> None:
         self.home = home.expanduser().resolve()
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._ports = ports.resolved()
-        self._lock = _lock_home(self.home)
-        self.token = _ensure_secret(self.home / "token")
+        self._lock = lock_home(self.home)
+        self.token = ensure_secret(self.home / "token")
         self._ray_token_path = self.home / "ray-token"
-        _ensure_secret(self._ray_token_path)
+        ensure_secret(self._ray_token_path)
         # Not under home: the paths of Ray's sockets must stay under 107 bytes.
         self._ray_folder = Path(tempfile.mkdtemp(prefix="hyplora-ray-"))
         self.children: dict[str, ChildProcess] = {}
@@ -259,26 +227,6 @@ def _environment() -> dict[str, str]:
 def _script(name: str) -> str:
     """Path of a console script installed beside this interpreter."""
     return str(Path(sys.executable).with_name(name))
-
-
-def _ensure_secret(path: Path) -> str:
-    """Read the secret in this file, or make one that only its owner can read."""
-    if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32))
-    return path.read_text().strip()
-
-
-def _lock_home(home: Path) -> TextIO:
-    """Hold the state folder for as long as the returned file is open."""
-    lock = (home / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise StackError(f"another stack runs on {home}; stop it or pass another --home") from error
-    return lock
 
 
 def _answers(url: str, headers: dict[str, str]) -> bool:

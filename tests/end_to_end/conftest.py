@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from deploy.local import LocalStack, StackPorts
+from deploy.home import StackPorts
+from deploy.local import LocalStack
 from service.answers import FileRead, JobRead
 from service.client import Client
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.local import LocalStack, StackError, StackPorts
+from deploy.home import StackError, StackPorts
+from deploy.local import LocalStack
 from deploy.processes import free_ports
 
 pytestmark = pytest.mark.integration

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from mlflow import MlflowClient
 
-from deploy.local import LocalStack, StackPorts
+from deploy.home import StackPorts
+from deploy.local import LocalStack
 from jobs.tracking import MetricsNotSavedError, MetricWriter
 
 pytestmark = pytest.mark.integration
