@@ -30,6 +30,7 @@ from workers.seeds import derive_seed
 from workers.specs import AdapterSpec, DataSpec, RunMetric, TrainingSpec
 from workers.train_step import (
     AnswerLoss,
+    StepResult,
     build_optimizer,
     evaluate,
     learning_rate_at,
@@ -174,17 +175,11 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
             seconds=seconds_before + now - started,
         )
         seconds_a_step = (now - started) / (state.step - first_step)
-        values: dict[str, float] = {
-            RunMetric.LOSS: result.loss,
-            RunMetric.LEARNING_RATE: learning_rate,
-            RunMetric.GRADIENT_NORM: result.gradient_norm,
+        values = _metrics_of(result, state.step, learning_rate, model) | {
             RunMetric.TOKENS_PER_S: num_tokens / (now - step_started),
-            RunMetric.STEP: state.step,
             RunMetric.TOTAL_STEPS: total_steps,
             RunMetric.SECONDS_LEFT: seconds_a_step * (total_steps - state.step),
         }
-        if curvatures := layer_curvatures(model):
-            values[RunMetric.CURVATURE] = fmean(curvatures.values())
         if held_out_rows and _is_due(state.step, training.eval_every_steps, total_steps):
             values[RunMetric.EVAL_LOSS] = evaluate(answer_loss, evaluation)
             state = replace(state, eval_loss=values[RunMetric.EVAL_LOSS])
@@ -193,19 +188,7 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
             probe = train_rows[0] if state.step == total_steps else None
             _report_checkpoint(reporter, model, optimizer, state, probe)
 
-    assert state.train_loss is not None, "a training has at least one step"
-    return TrainResult(
-        steps=state.step,
-        total_steps=total_steps,
-        train_loss=state.train_loss,
-        eval_loss=state.eval_loss,
-        num_trainable_parameters=sum(
-            parameter.numel() for parameter in model.parameters() if parameter.requires_grad
-        ),
-        num_train_rows=len(train_rows),
-        num_tokens=state.num_tokens,
-        seconds=state.seconds,
-    )
+    return _result_of(state, total_steps, len(train_rows), model)
 
 
 def _load_rows(
@@ -237,6 +220,38 @@ def _load_model(task: TrainTask, device: torch.device, longest_row: int) -> Peft
         base.set_attn_implementation("eager")
     torch.manual_seed(derive_seed(task.training.seed, "initialisation"))
     return build_adapter(base, task.adapter)
+
+
+def _metrics_of(
+    result: StepResult, step: int, learning_rate: float, model: PeftModel
+) -> dict[str, float]:
+    """What an optimizer step says about itself."""
+    values: dict[str, float] = {
+        RunMetric.STEP: step,
+        RunMetric.LOSS: result.loss,
+        RunMetric.LEARNING_RATE: learning_rate,
+        RunMetric.GRADIENT_NORM: result.gradient_norm,
+    }
+    if curvatures := layer_curvatures(model):
+        values[RunMetric.CURVATURE] = fmean(curvatures.values())
+    return values
+
+
+def _result_of(
+    state: TrainState, total_steps: int, num_train_rows: int, model: PeftModel
+) -> TrainResult:
+    assert state.train_loss is not None, "a training has at least one step"
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return TrainResult(
+        steps=state.step,
+        total_steps=total_steps,
+        train_loss=state.train_loss,
+        eval_loss=state.eval_loss,
+        num_trainable_parameters=sum(parameter.numel() for parameter in trainable),
+        num_train_rows=num_train_rows,
+        num_tokens=state.num_tokens,
+        seconds=state.seconds,
+    )
 
 
 def _digest(task: TrainTask, rows: Sequence[Example]) -> str:
