@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 NOT_BY_DEFAULT := slow or gpu or benchmark
 
-.PHONY: help install demo up test test-slow test-all lint types imports format wheel constraints clean
+.PHONY: help install demo up test test-slow test-gpu test-all lint types imports format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -33,6 +33,9 @@ test: $(INSTALLED)  ## all tests but the slow ones
 
 test-slow: $(INSTALLED)  ## the tests that `make test` leaves out
 	$(BIN)/python -m pytest -m "slow and not (gpu or benchmark)"
+
+test-gpu: $(INSTALLED)  ## the tests that need CUDA
+	$(BIN)/python -m pytest -m gpu
 
 test-all: test test-slow  ## every test that needs no GPU
 
