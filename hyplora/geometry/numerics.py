@@ -24,6 +24,8 @@ _SINHC_SERIES_END = 0.5
 _SINHC_SERIES = [1 / math.factorial(2 * k + 1) for k in range(8)]
 _ARSINHC_SERIES_END = 0.2
 _ARSINHC_SERIES = [(-0.25) ** k * math.comb(2 * k, k) / (2 * k + 1) for k in range(12)]
+# From here on ``arsinh(x) = log(2x)`` to float64's epsilon, in value and gradient.
+_ARSINH_LOGARITHM_START = 1e9
 
 
 def sinhc(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -42,7 +44,22 @@ def arsinhc(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     is_near = x.abs() < _ARSINHC_SERIES_END
     near = torch.where(is_near, x, 0.0)
     far = torch.where(is_near, 1.0, x)
-    return torch.where(is_near, _polynomial(near.square(), _ARSINHC_SERIES), far.asinh() / far)
+    # The gradient of a quotient divides by its divisor twice at once, which underflows far out.
+    # Here the divisor that carries the gradient is 1, and a constant divides once more.
+    constant = far.detach()
+    quotient = arsinh(far) / (far / constant) / constant
+    return torch.where(is_near, _polynomial(near.square(), _ARSINHC_SERIES), quotient)
+
+
+def arsinh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Compute ``arsinh(x)`` with a gradient that stays ``1 / x`` where ``x^2`` would overflow.
+
+    `torch.asinh` has the same values, but a gradient of zero beyond 1e19 in float32.
+    """
+    is_large = x.abs() > _ARSINH_LOGARITHM_START
+    small = torch.asinh(torch.where(is_large, 0.0, x))
+    large = torch.where(is_large, x.abs(), 1.0).log() + math.log(2)
+    return torch.where(is_large, large.copysign(x), small)
 
 
 def log_sinhc(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
