@@ -4,17 +4,20 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from peft import (
     LoraConfig,
     PeftConfig,
     PeftModel,
+    TaskType,
     get_peft_model,
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -49,11 +52,13 @@ def build_adapter(model: PreTrainedModel, spec: AdapterSpec) -> PeftModel:
     """
     _check_targets(model, spec.target_modules)
     try:
-        return get_peft_model(model, _config(spec))
+        adapted = get_peft_model(model, _config(spec))
     except (ValueError, TypeError) as error:
         raise TargetModulesNotFoundError(
             f"adapter.target_modules {_shown(spec.target_modules)} cannot be adapted: {error}"
         ) from error
+    _check_patterns(adapted, spec)
+    return adapted
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
@@ -162,32 +167,16 @@ def restore_weights(model: PeftModel, folder: Path) -> None:
 
 
 def _config(spec: AdapterSpec) -> PeftConfig:
-    shared: dict[str, Any] = {
-        "r": spec.r,
-        "target_modules": (
-            spec.target_modules
-            if isinstance(spec.target_modules, str)
-            else list(spec.target_modules)
-        ),
-        "use_rslora": spec.use_rslora,
-        "task_type": "CAUSAL_LM",
-    }
     if isinstance(spec, HypLoraSpec):
-        return HypLoraConfig(
-            alpha=spec.alpha,
-            dropout=spec.dropout,
-            init_weights=spec.init_weights,
-            curvature=spec.curvature,
-            learn_curvature=spec.learn_curvature,
-            norm_scale=spec.norm_scale,
-            radius_cap=spec.radius_cap,
-            **shared,
-        )
+        settings = spec.model_dump(mode="json", exclude={"method"})
+        return HypLoraConfig(task_type=TaskType.CAUSAL_LM, **settings)
+    settings = spec.model_dump(mode="json", exclude={"method", "alpha", "dropout", "init_weights"})
     return LoraConfig(
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
         init_lora_weights=spec.init_weights,
-        **shared,
+        task_type=TaskType.CAUSAL_LM,
+        **settings,
     )
 
 
@@ -207,6 +196,18 @@ def _check_targets(model: nn.Module, targets: Sequence[str] | str) -> None:
             f"adapter.target_modules {_shown(unmatched)} match nothing in this base model; its "
             f"linear layers are named {', '.join(_linear_names(model))}"
         )
+
+
+def _check_patterns(adapted: PeftModel, spec: AdapterSpec) -> None:
+    """Every entry must speak of some adapted layer; PEFT's LoRA ignores those that do not."""
+    names = [name for name, m in adapted.named_modules() if isinstance(m, BaseTunerLayer)]
+    for field in ("rank_pattern", "alpha_pattern"):
+        for key in getattr(spec, field):
+            if not any(get_pattern_key([key], name) == key for name in names):
+                raise TargetModulesNotFoundError(
+                    f"adapter.{field} has {key!r}, which matches none of the adapted layers; they "
+                    f"are named like {names[0]}"
+                )
 
 
 def _pattern_matches(pattern: str, names: Sequence[str]) -> bool:

@@ -35,8 +35,18 @@ class LowRankSpec(Spec):
     target_modules: tuple[str, ...] | str = Field("all-linear", min_length=1)
     """Name suffixes of the linear layers to adapt, one regular expression, or "all-linear"."""
 
-    init_weights: bool = True
-    """True starts at exactly the base model (B = 0); False draws B at random, for tests."""
+    exclude_modules: tuple[str, ...] | str | None = Field(None, min_length=1)
+    """Name suffixes, or one regular expression, of layers to leave alone."""
+
+    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=512)]] = Field(default_factory=dict)
+    """Ranks of single layers: a name suffix, or a regular expression, to its r."""
+
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Scales of single layers, in the same form."""
+
+    init_weights: bool | Literal["gaussian"] = True
+    """True starts at exactly the base model (B = 0, A uniform); "gaussian" does, too, with a normal
+    A; False draws B at random, for tests."""
 
     use_rslora: bool = False
     """Rank-stabilised scale alpha / sqrt(r)."""
@@ -55,17 +65,62 @@ class HypLoraSpec(LowRankSpec):
     method: Literal["hyplora"] = "hyplora"
     """Which adapter this is."""
 
+    projection: Literal["lorentz", "stereographic", "euclidean"] = "lorentz"
+    """The paper's; the authors' simplified variant; or plain LoRA, on which curvature, norm scale
+    and radius cap have no effect."""
+
     curvature: float = Field(1.0, gt=0)
     """The paper's K > 0, in units of norm_scale squared; the sectional curvature is -1/K."""
+
+    curvature_pattern: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Curvatures of single layers, in the form of rank_pattern."""
 
     learn_curvature: bool = False
     """Learn K in every adapted layer, starting at `curvature`."""
 
+    share_curvature: bool = False
+    """Learn one K for all adapted layers instead."""
+
+    curvature_bounds: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
+        1e-3,
+        1e4,
+    )
+    """Smallest and largest K that learning may reach."""
+
+    curvature_gradient_bound: float | None = Field(None, gt=0)
+    """Largest absolute gradient of log K that a learned K takes; null for any."""
+
     norm_scale: float | None = Field(None, gt=0)
     """Norm scale nu in which hidden states are measured; by default sqrt(d_in) of each layer."""
 
+    learn_norm_scale: bool = False
+    """Learn nu in every adapted layer, starting at `norm_scale`."""
+
     radius_cap: float = Field(4.0, gt=0, le=20)
-    """Largest radius ||x|| / (nu sqrt(K)) in the gain; tokens beyond are clipped to it."""
+    """Largest radius ||x|| / (nu sqrt(K)) in the Lorentz gain; tokens beyond are clipped to it."""
+
+    rescale_output: bool = True
+    """True multiplies the update by nu again, so that K to infinity is LoRA; false leaves it in
+    units of nu, as the authors' released code does."""
+
+    @model_validator(mode="after")
+    def _what_is_learned_can_be(self) -> "HypLoraSpec":
+        low, high = self.curvature_bounds
+        starts = [self.curvature, *self.curvature_pattern.values()]
+        if low >= high:
+            raise ValueError("curvature_bounds must rise: give the smallest K first")
+        if self.learn_curvature and not all(low <= start <= high for start in starts):
+            raise ValueError("curvature must start inside curvature_bounds to be learned")
+        if self.share_curvature and not self.learn_curvature:
+            raise ValueError("share_curvature has no effect without learn_curvature")
+        if self.share_curvature and self.curvature_pattern:
+            raise ValueError("curvature_pattern contradicts share_curvature")
+        if self.projection == "euclidean" and (self.learn_curvature or self.learn_norm_scale):
+            raise ValueError(
+                "learn_curvature and learn_norm_scale have nothing to learn in the euclidean "
+                "projection"
+            )
+        return self
 
 
 def _method_of(value: object) -> str:

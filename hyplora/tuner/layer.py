@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
 from peft.utils import quantization_extra_repr, resolve_quantization_backend
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from hyplora.errors import AdapterNamesError, NotMergeableError
-from hyplora.gain import lorentz_gain
+from hyplora.geometry.curvature import bounded_exp
 from hyplora.tuner.config import HypLoraConfig
+from hyplora.tuner.shared_input import layer_input
+from hyplora.tuner.update import FoldedAdapter, RadialScale, RadialUpdate, fold, folded_update
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -35,28 +36,40 @@ NOT_MERGEABLE = (
 class AdapterSettings:
     """What one adapter's config says about one layer."""
 
-    scaling: float
-    norm_scale: float
-    radius_cap: float
+    scale: RadialScale
     curvature: float | None
-    """The fixed K; None where the layer learns it."""
+    """The fixed K; None where it is learned."""
+    norm_scale: float | None
+    """The fixed nu; None where it is learned."""
+    curvature_bounds: tuple[float, float]
+    curvature_gradient_bound: float | None
 
 
 class HypLoraLinear(nn.Module, BaseTunerLayer):
     """A linear layer with HypLoRA adapters, active or at rest, around the frozen base layer.
 
-    The Gram matrix of B gives the update's norm, ``|Bh|^2 = h^T (B^T B) h``, so the gain is known
-    before B is applied and multiplies r numbers a token instead of d_out.
+    `hyplora.tuner.update` computes what an adapter adds.
 
     Args:
         base_layer: An `nn.Linear` or transformers' `Conv1D`.
         adapter_name: Name of the first adapter.
-        config: The first adapter's configuration.
+        config: The first adapter's configuration, with patterns resolved for this layer.
+        curvature_owner: The layer whose learned K this one shares, if any.
         quantization_kwargs: What `peft.utils.get_quantization_kwargs` found on the model.
     """
 
-    adapter_layer_names = ("hyplora_A", "hyplora_B", "hyplora_log_curvature")
-    other_param_names = ("hyplora_dropout", "hyplora_settings")
+    adapter_layer_names = (
+        "hyplora_A",
+        "hyplora_B",
+        "hyplora_log_curvature",
+        "hyplora_log_norm_scale",
+    )
+    other_param_names = (
+        "hyplora_dropout",
+        "hyplora_settings",
+        "hyplora_curvature_owner",
+        "hyplora_folded",
+    )
 
     if TYPE_CHECKING:  # of BaseTunerLayer, which has no types; nn.Module would answer in its place
         active_adapters: list[str]
@@ -64,7 +77,6 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
         merged_adapters: list[str]
         get_base_layer: Callable[[], nn.Module]
         set_adapter: Callable[..., None]
-        _cast_input_dtype: Callable[[Tensor, torch.dtype], Tensor]
         _move_adapter_to_device_of_base_layer: Callable[[str], None]
 
     def __init__(
@@ -72,6 +84,7 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
         base_layer: nn.Module,
         adapter_name: str,
         config: HypLoraConfig,
+        curvature_owner: HypLoraLinear | None = None,
         **quantization_kwargs: object,
     ) -> None:
         super().__init__()
@@ -82,39 +95,62 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
         self.in_features, self.out_features = _get_in_out_features(self.get_base_layer())
         self.hyplora_A = nn.ParameterDict()
         self.hyplora_B = nn.ParameterDict()
-        # A learned K is stored as its logarithm, which keeps it positive; with one element, not as
-        # a scalar, which FSDP refuses.
+        # Learned K and nu are stored as their logarithms, which keeps them positive; with one
+        # element, not as scalars, which FSDP refuses.
         self.hyplora_log_curvature = nn.ParameterDict()
+        self.hyplora_log_norm_scale = nn.ParameterDict()
         self.hyplora_dropout = nn.ModuleDict()
         self.hyplora_settings: dict[str, AdapterSettings] = {}
+        self.hyplora_curvature_owner: dict[str, HypLoraLinear] = {}
+        self.hyplora_folded: dict[str, _FoldedAt] = {}
         self._disable_adapters = False
         self.merged_adapters = []
         self._active_adapter = adapter_name
-        self.update_layer(adapter_name, config)
+        self.update_layer(adapter_name, config, curvature_owner)
 
-    def update_layer(self, adapter_name: str, config: HypLoraConfig) -> None:
+    def update_layer(
+        self,
+        adapter_name: str,
+        config: HypLoraConfig,
+        curvature_owner: HypLoraLinear | None = None,
+    ) -> None:
         """Add an adapter, or replace the one of this name by a new one."""
-        self.hyplora_settings[adapter_name] = AdapterSettings(
-            scaling=config.scaling,
-            norm_scale=config.norm_scale or math.sqrt(self.in_features),
-            radius_cap=config.radius_cap,
-            curvature=None if config.learn_curvature else config.curvature,
+        self.hyplora_settings[adapter_name] = self._settings_of(config)
+        self.hyplora_dropout[adapter_name] = (
+            nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         )
-        self.hyplora_dropout[adapter_name] = nn.Dropout(config.dropout)
         self.hyplora_A[adapter_name] = nn.Parameter(torch.empty(config.r, self.in_features))
         self.hyplora_B[adapter_name] = nn.Parameter(torch.empty(self.out_features, config.r))
-        self._init_weights(adapter_name, start_at_base_model=config.init_weights)
+        self._init_weights(adapter_name, config.init_weights)
         self._move_adapter_to_device_of_base_layer(adapter_name)
-        if adapter_name in self.hyplora_log_curvature:
-            del self.hyplora_log_curvature[adapter_name]
-        if config.learn_curvature:
-            self._init_curvature(adapter_name, config.curvature)
+        for learned in (self.hyplora_log_curvature, self.hyplora_log_norm_scale):
+            if adapter_name in learned:
+                del learned[adapter_name]
+        self.hyplora_curvature_owner.pop(adapter_name, None)
+        self.hyplora_folded.pop(adapter_name, None)
+        if curvature_owner is not None and curvature_owner is not self:
+            self.hyplora_curvature_owner[adapter_name] = curvature_owner
+        elif config.learn_curvature:
+            self._learn(self.hyplora_log_curvature, adapter_name, config.curvature)
+        if config.learn_norm_scale:
+            self._learn(self.hyplora_log_norm_scale, adapter_name, self._norm_scale_of(config))
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def curvature(self, adapter_name: str) -> float | Float[Tensor, 1]:
         """Return the K of an adapter in this layer: a number, or a tensor if it is learned."""
-        fixed = self.hyplora_settings[adapter_name].curvature
-        return self.hyplora_log_curvature[adapter_name].exp() if fixed is None else fixed
+        settings = self.hyplora_settings[adapter_name]
+        if settings.curvature is not None:
+            return settings.curvature
+        owner = self.hyplora_curvature_owner.get(adapter_name, self)
+        log_curvature = owner.hyplora_log_curvature[adapter_name]
+        return bounded_exp(
+            log_curvature, settings.curvature_bounds, settings.curvature_gradient_bound
+        )
+
+    def norm_scale(self, adapter_name: str) -> float | Float[Tensor, 1]:
+        """Return the nu of an adapter in this layer: a number, or a tensor if it is learned."""
+        fixed = self.hyplora_settings[adapter_name].norm_scale
+        return self.hyplora_log_norm_scale[adapter_name].exp() if fixed is None else fixed
 
     def forward(
         self,
@@ -131,69 +167,128 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
             adapter_names: The adapter of each batch row, instead of the active ones.
             kwargs: Further arguments of the base layer.
         """
-        base = self.base_layer(x, *args, **kwargs)
+        output = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
-            return base
+            return output
         if adapter_names is not None:
-            return self._forward_by_row(x, base, adapter_names)
-        result = base
+            return self._forward_by_row(x, output, adapter_names)
         for adapter_name in self.active_adapters:
-            if adapter_name in self.hyplora_A:
-                result = result + self.update(x, adapter_name)
-        return result.to(base.dtype)
+            if adapter_name in self.hyplora_settings:
+                output = self.add_update(output, x, adapter_name)
+        return output
 
-    def update(
-        self, x: Float[Tensor, "*batch d_in"], adapter_name: str
+    def add_update(
+        self,
+        output: Float[Tensor, "*batch d_out"],
+        x: Float[Tensor, "*batch d_in"],
+        adapter_name: str,
     ) -> Float[Tensor, "*batch d_out"]:
-        """Compute what one adapter adds to the base layer's output, in the adapter's dtype."""
-        settings = self.hyplora_settings[adapter_name]
-        a, b = self.hyplora_A[adapter_name], self.hyplora_B[adapter_name]
-        x = self.hyplora_dropout[adapter_name](self._cast_input_dtype(x, a.dtype))
-        h = linear(x, a)
-        gain = settings.scaling * self._gain(x, h, adapter_name)
-        return linear(h * gain.unsqueeze(-1).to(h.dtype), b)
+        """Add one adapter's update to the layer's output, in the output's dtype."""
+        if self.training:
+            x = self.hyplora_dropout[adapter_name](x)
+        if not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            folded = self._folded(adapter_name)
+            inputs = layer_input(x)
+            way_in = inputs.way_in(folded.projection, folded.curvature, folded.norm_scale)
+            return folded_update(output, inputs.rows, way_in, folded)
+        scale = self.hyplora_settings[adapter_name].scale
+        curvature, norm_scale = self.curvature(adapter_name), self.norm_scale(adapter_name)
+        return RadialUpdate.apply(
+            output,
+            x,
+            layer_input(x).radius(scale.projection, curvature, norm_scale),
+            self.hyplora_A[adapter_name],
+            self.hyplora_B[adapter_name],
+            curvature,
+            norm_scale,
+            scale,
+        )
 
-    def _gain(
-        self, x: Float[Tensor, "*batch d_in"], h: Float[Tensor, "*batch r"], adapter_name: str
-    ) -> Float[Tensor, "*batch"]:
-        settings = self.hyplora_settings[adapter_name]
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            b, h = self.hyplora_B[adapter_name].to(dtype), h.to(dtype)
-            return lorentz_gain(
-                x_norm=torch.linalg.vector_norm(x, dim=-1, dtype=dtype),
-                update_norm_sq=_update_norm_sq(h, b),
-                curvature=self.curvature(adapter_name),
-                norm_scale=settings.norm_scale,
-                radius_cap=settings.radius_cap,
-            )
+    def train(self, mode: bool = True) -> HypLoraLinear:
+        """Switch between training and evaluation; weights may change in between."""
+        # Not every change of a weight shows in its version: FSDP2 restores it after a gather.
+        self.hyplora_folded.clear()
+        return super().train(mode)
 
-    def _forward_by_row(self, x: Tensor, base: Tensor, adapter_names: Sequence[str]) -> Tensor:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HypLoraLinear:
+        self.hyplora_folded.clear()
+        return super()._apply(fn, recurse)
+
+    def _folded(self, adapter_name: str) -> FoldedAdapter:
+        """Return the adapter made ready to answer, anew when one of its tensors has changed."""
+        kept = self.hyplora_folded.get(adapter_name)
+        if kept is None or not kept.is_current(adapter_name):
+            kept = _FoldedAt(self._origins(adapter_name), self._fold(adapter_name))
+            self.hyplora_folded[adapter_name] = kept
+        return kept.adapter
+
+    def _fold(self, adapter_name: str) -> FoldedAdapter:
+        return fold(
+            self.hyplora_A[adapter_name],
+            self.hyplora_B[adapter_name],
+            self.curvature(adapter_name),
+            self.norm_scale(adapter_name),
+            self.hyplora_settings[adapter_name].scale,
+        )
+
+    def _origins(self, adapter_name: str) -> list[_Origin]:
+        owner = self.hyplora_curvature_owner.get(adapter_name, self)
+        tables = (
+            self.hyplora_A,
+            self.hyplora_B,
+            owner.hyplora_log_curvature,
+            self.hyplora_log_norm_scale,
+        )
+        return [
+            _Origin(table._parameters, tensor, -1 if tensor.is_inference() else tensor._version)
+            for table in tables
+            if (tensor := table._parameters.get(adapter_name)) is not None
+        ]
+
+    def _forward_by_row(
+        self, x: Tensor, output: Tensor, adapter_names: Sequence[str]
+    ) -> Float[Tensor, "*batch d_out"]:
         if len(adapter_names) != len(x):
             raise AdapterNamesError(
                 f"adapter_names must name one adapter a batch row, got {len(adapter_names)} names "
                 f"for {len(x)} rows"
             )
-        result = base.clone()
+        result = output.clone()
         for adapter_name in sorted(set(adapter_names) - {BASE_ROW}):
-            if adapter_name in self.hyplora_A:
+            if adapter_name in self.hyplora_settings:
                 rows = [row for row, name in enumerate(adapter_names) if name == adapter_name]
-                result[rows] += self.update(x[rows], adapter_name).to(base.dtype)
+                result[rows] = self.add_update(output[rows], x[rows], adapter_name)
         return result
 
-    def _init_weights(self, adapter_name: str, *, start_at_base_model: bool) -> None:
-        nn.init.kaiming_uniform_(self.hyplora_A[adapter_name], a=math.sqrt(5))
-        if start_at_base_model:
-            nn.init.zeros_(self.hyplora_B[adapter_name])
-        else:
-            nn.init.kaiming_uniform_(self.hyplora_B[adapter_name], a=math.sqrt(5))
+    def _settings_of(self, config: HypLoraConfig) -> AdapterSettings:
+        return AdapterSettings(
+            scale=RadialScale(config.build_projection(), config.scaling, config.rescale_output),
+            curvature=None if config.learn_curvature else config.curvature,
+            norm_scale=None if config.learn_norm_scale else self._norm_scale_of(config),
+            curvature_bounds=config.curvature_bounds,
+            curvature_gradient_bound=config.curvature_gradient_bound,
+        )
 
-    def _init_curvature(self, adapter_name: str, curvature: float) -> None:
+    def _norm_scale_of(self, config: HypLoraConfig) -> float:
+        return config.norm_scale or math.sqrt(self.in_features)
+
+    def _init_weights(self, adapter_name: str, choice: bool | str) -> None:
+        a, b = self.hyplora_A[adapter_name], self.hyplora_B[adapter_name]
+        if choice == "gaussian":
+            nn.init.normal_(a, std=1 / len(a))
+        else:
+            nn.init.kaiming_uniform_(a, a=math.sqrt(5))
+        if choice is False:
+            nn.init.kaiming_uniform_(b, a=math.sqrt(5))
+        else:
+            nn.init.zeros_(b)
+
+    def _learn(self, parameters: nn.ParameterDict, adapter_name: str, start: float) -> None:
         # In float32 from the start: a bfloat16 base layer would round K by up to 0.4 percent.
         a = self.hyplora_A[adapter_name]
         dtype = torch.promote_types(a.dtype, torch.float32)
-        log_curvature = torch.full((1,), math.log(curvature), dtype=dtype, device=a.device)
-        self.hyplora_log_curvature[adapter_name] = nn.Parameter(log_curvature)
+        logarithm = torch.full((1,), math.log(start), dtype=dtype, device=a.device)
+        parameters[adapter_name] = nn.Parameter(logarithm)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refuse to fold the adapter into the base weight.
@@ -223,9 +318,23 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
         return quantization_extra_repr(self)
 
 
-def _update_norm_sq(h: Float[Tensor, "*batch r"], b: Float[Tensor, "d_out r"]) -> Tensor:
-    """Compute ``|Bh|^2``, by B's Gram matrix unless that costs more than the product itself."""
-    num_tokens, r = h.shape[:-1].numel(), h.shape[-1]
-    if num_tokens < r:
-        return linear(h, b).square().sum(dim=-1)
-    return ((h @ (b.T @ b)) * h).sum(dim=-1)
+class _Origin(NamedTuple):
+    """A tensor that a folded adapter was made of, as it was then."""
+
+    table: dict[str, nn.Parameter | None]
+    tensor: Tensor
+    version: int
+    """-1 for an inference tensor, which counts none."""
+
+
+class _FoldedAt(NamedTuple):
+    """A folded adapter and what it was made of."""
+
+    origins: list[_Origin]
+    adapter: FoldedAdapter
+
+    def is_current(self, adapter_name: str) -> bool:
+        for table, tensor, version in self.origins:
+            if table.get(adapter_name) is not tensor or version < 0 or tensor._version != version:
+                return False
+        return True

@@ -11,7 +11,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_q
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from hyplora.errors import NotMergeableError, UnsupportedLayerError
+from hyplora.errors import ConfigError, NotMergeableError, UnsupportedLayerError
 from hyplora.tuner.config import HypLoraConfig
 from hyplora.tuner.layer import NOT_MERGEABLE, HypLoraLinear
 from hyplora.tuner.mixed_batch import adapter_names_by_row
@@ -40,6 +40,27 @@ class HypLoraModel(BaseTuner):
         TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.copy()
     )
 
+    def inject_adapter(
+        self, model: nn.Module, adapter_name: str, *args: object, **kwargs: object
+    ) -> None:
+        """Place the adapter as PEFT does, and refuse patterns that speak of no adapted layer.
+
+        Raises:
+            ConfigError: If an entry of rank_pattern, alpha_pattern or curvature_pattern matches
+                none; PEFT would train the adapter without it.
+        """
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        adapted = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, HypLoraLinear) and adapter_name in module.hyplora_A
+        ]
+        if unmatched := self.peft_config[adapter_name].unmatched_patterns(adapted):
+            raise ConfigError(
+                f"{', '.join(unmatched)} matches none of the adapted layers: correct it, or adapt "
+                f"that layer; they are {_shown(adapted)}"
+            )
+
     def add_weighted_adapter(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse to add adapters up into one.
 
@@ -62,14 +83,23 @@ class HypLoraModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
+        config = peft_config.of_layer(current_key)
+        owner = self._curvature_owner(adapter_name) if config.share_curvature else None
         if isinstance(target, HypLoraLinear):
-            target.update_layer(adapter_name, peft_config)
+            target.update_layer(adapter_name, config, owner)
             return
         _require_adaptable(target, parent, current_key)
-        layer = HypLoraLinear(target, adapter_name, peft_config, **get_quantization_kwargs(self))
+        layer = HypLoraLinear(target, adapter_name, config, owner, **get_quantization_kwargs(self))
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    def _curvature_owner(self, adapter_name: str) -> HypLoraLinear | None:
+        """Return the first adapted layer, which keeps the K that all layers share."""
+        for module in self.model.modules():
+            if isinstance(module, HypLoraLinear) and adapter_name in module.hyplora_A:
+                return module
+        return None
 
     def _check_target_module_compatiblity(
         self, peft_config: HypLoraConfig, model: nn.Module, target_name: str
@@ -115,3 +145,7 @@ def _require_adaptable(target: nn.Module, parent: nn.Module, name: str) -> None:
             f"its weight without calling it: remove it from target_modules, or name it in "
             f"exclude_modules"
         )
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -15,7 +15,6 @@ from workers.specs import HypLoraSpec
 
 PEFT_ONLY = {
     "bias",
-    "exclude_modules",
     "hyplora_format",
     "layers_pattern",
     "layers_to_transform",
@@ -24,10 +23,15 @@ PEFT_ONLY = {
 """Settings that a job does not offer."""
 
 
+def default_of(field: dataclasses.Field[Any]) -> object:
+    made = field.default_factory is not dataclasses.MISSING
+    return field.default_factory() if made else field.default
+
+
 def own_defaults() -> dict[str, Any]:
     inherited = {field.name for field in dataclasses.fields(PeftConfig)}
     return {
-        field.name: field.default
+        field.name: default_of(field)
         for field in dataclasses.fields(HypLoraConfig)
         if field.name not in inherited
     }
@@ -35,7 +39,9 @@ def own_defaults() -> dict[str, Any]:
 
 def test_spec_and_config_have_the_same_fields_and_defaults() -> None:
     spec_defaults = {
-        name: field.default for name, field in HypLoraSpec.model_fields.items() if name != "method"
+        name: field.get_default(call_default_factory=True)
+        for name, field in HypLoraSpec.model_fields.items()
+        if name != "method"
     }
     config_defaults = {k: v for k, v in own_defaults().items() if k not in PEFT_ONLY}
     assert config_defaults == spec_defaults
@@ -74,6 +80,29 @@ def test_spec_and_config_have_the_same_largest_radius_cap() -> None:
         ({"norm_scale": 0.0}, "norm_scale must be a positive, finite number, got 0.0"),
         ({"radius_cap": 0.0}, "radius_cap must be a positive, finite number, got 0.0"),
         ({"radius_cap": 21.0}, "radius_cap must be at most 20, got 21.0"),
+        ({"rank_pattern": {"q_proj": 0}}, "rank_pattern['q_proj'] must be an integer"),
+        ({"alpha_pattern": {"q_proj": -1}}, "alpha_pattern['q_proj'] must be a positive, finite"),
+        ({"curvature_pattern": {"q_proj": 0}}, "curvature_pattern['q_proj'] must be a positive"),
+        ({"rank_pattern": ["q_proj"]}, "rank_pattern must map layer names to numbers, got ["),
+        ({"init_weights": "pissa"}, "init_weights must be True, False or 'gaussian', got 'pissa'"),
+        ({"projection": "poincare"}, "projection must be one of lorentz, stereographic, euclidean"),
+        ({"curvature_bounds": (1, 1)}, "curvature_bounds must rise, got (1, 1)"),
+        ({"curvature_bounds": (0, 1)}, "curvature_bounds must be a positive, finite number, got 0"),
+        ({"curvature_bounds": 1.0}, "curvature_bounds must be a smallest and a largest K, got 1.0"),
+        (
+            {"learn_curvature": True, "curvature": 1e-4},
+            "curvature [0.0001] must start inside curvature_bounds (0.001, 10000.0)",
+        ),
+        ({"curvature_gradient_bound": 0}, "curvature_gradient_bound must be a positive, finite"),
+        ({"share_curvature": True}, "share_curvature True has no effect without learn_curvature"),
+        (
+            {"learn_curvature": True, "share_curvature": True, "curvature_pattern": {"q": 2.0}},
+            "curvature_pattern {'q': 2.0} contradicts share_curvature True",
+        ),
+        (
+            {"projection": "euclidean", "learn_curvature": True},
+            "have nothing to learn in projection 'euclidean'",
+        ),
         ({"bias": "lora_only"}, "bias must be one of none, all, hyplora_only, got 'lora_only'"),
         ({"target_modules": []}, "target_modules is empty"),
         ({"target_modules": ""}, "target_modules is empty"),
@@ -85,7 +114,7 @@ def test_spec_and_config_have_the_same_largest_radius_cap() -> None:
         ({"hyplora_format": 0}, "hyplora_format must be a positive integer, got 0"),
         (
             {"hyplora_format": ADAPTER_FORMAT + 1},
-            "reads formats up to 1: upgrade hyplora to load it",
+            "reads formats up to 2: upgrade hyplora to load it",
         ),
     ],
     ids=str,
@@ -128,7 +157,7 @@ def test_newer_format_is_refused_although_peft_drops_settings_it_does_not_know(
 ) -> None:
     HypLoraConfig().save_pretrained(tmp_path)
     path = tmp_path / "adapter_config.json"
-    newer = json.loads(path.read_text()) | {"hyplora_format": 2, "projection": "new"}
+    newer = json.loads(path.read_text()) | {"hyplora_format": 3, "shape": "new"}
     path.write_text(json.dumps(newer))
     with (
         pytest.warns(UserWarning, match="Unexpected keyword arguments"),

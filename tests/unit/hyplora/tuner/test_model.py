@@ -27,7 +27,7 @@ def config_with(**settings: object) -> HypLoraConfig:
 
 def logits(model: nn.Module, tokens: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(input_ids=tokens).logits
+        return model.eval()(input_ids=tokens).logits
 
 
 def train_a_step(model: nn.Module, tokens: Tensor) -> float:
