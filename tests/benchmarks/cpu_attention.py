@@ -54,7 +54,7 @@ def main() -> None:
     (row, *_) = load_examples(options.rows, tokenizer, None)
     model = load_base_model(options.base_model)
     loss_module = AnswerLoss(build_adapter(model, HypLoraSpec())).train()
-    print(f"{'row':>8}{'sdpa':>8}{'eager':>8}")  # noqa: T201
+    print(f"{'row':>8}{'sdpa':>8}{'eager':>8}")
     for length in (64, 128, 256, 512):
         tokens = row.input_ids.repeat(-(-length // row.num_tokens))[:length]
         rows = [Example(tokens, length - 16)] * 4
@@ -62,7 +62,7 @@ def main() -> None:
         for kernel in ("sdpa", "eager"):
             model.set_attn_implementation(kernel)
             seconds[kernel] = seconds_of_step(loss_module, rows, tokenizer.pad_token_id)
-        print(f"{length:8d}{seconds['sdpa']:8.2f}{seconds['eager']:8.2f}")  # noqa: T201
+        print(f"{length:8d}{seconds['sdpa']:8.2f}{seconds['eager']:8.2f}")
 
 
 if __name__ == "__main__":
