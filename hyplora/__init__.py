@@ -5,10 +5,20 @@ Importing this package registers the method with PEFT, after which `peft.get_pef
 """
 
 from hyplora.errors import HypLoraError
+from hyplora.tuner.approximate_merge import ApproximateMerge
 from hyplora.tuner.config import HypLoraConfig
-from hyplora.tuner.curvatures import layer_curvatures
+from hyplora.tuner.hotswap import hotswap_adapter
+from hyplora.tuner.layer_geometry import LayerGeometry, layer_curvatures, record_geometry
 from hyplora.tuner.registration import register
 
-__all__ = ["HypLoraConfig", "HypLoraError", "layer_curvatures"]
+__all__ = [
+    "ApproximateMerge",
+    "HypLoraConfig",
+    "HypLoraError",
+    "LayerGeometry",
+    "hotswap_adapter",
+    "layer_curvatures",
+    "record_geometry",
+]
 
 register()

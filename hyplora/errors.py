@@ -5,6 +5,7 @@
     ├── ConfigError            a setting of HypLoraConfig cannot be used
     ├── AdapterNamesError      adapter_names does not fit the model or the batch
     ├── UnsupportedLayerError  a target module is of a kind that HypLoRA cannot adapt
+    ├── CalibrationError       calibration data do not reach what is to be measured
     ├── NotMergeableError      the adapter was to be folded into fixed weights
     └── RegistrationError      PEFT cannot take HypLoRA in
 
@@ -31,6 +32,10 @@ class AdapterNamesError(HypLoraError, ValueError):
 
 class UnsupportedLayerError(HypLoraError, TypeError):
     """A target module is of a kind that HypLoRA cannot adapt."""
+
+
+class CalibrationError(HypLoraError, ValueError):
+    """Calibration data do not reach what is to be measured."""
 
 
 class NotMergeableError(HypLoraError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from hyplora.errors import AdapterNamesError, NotMergeableError
 from hyplora.geometry.curvature import bounded_exp
 from hyplora.tuner.config import HypLoraConfig
+from hyplora.tuner.folded import FoldedAdapter, KeptAdapter, Origin, fold, folded_update
 from hyplora.tuner.shared_input import layer_input
-from hyplora.tuner.update import FoldedAdapter, RadialScale, RadialUpdate, fold, folded_update
+from hyplora.tuner.update import RadialScale, RadialUpdate
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -26,8 +27,9 @@ BASE_ROW = "__base__"
 
 NOT_MERGEABLE = (
     "HypLoRA cannot be merged into the base weights: its gain differs from token to token, so no "
-    "fixed matrix equals it. Keep the adapter separate; disable_adapter() or unload() gives the "
-    "base model back"
+    "fixed matrix equals it. Keep the adapter separate, or call "
+    "approximate_merge(calibration_data), which adds the nearest fixed matrices and returns their "
+    "measured error"
 )
 """Why merging is refused, and what to do instead."""
 
@@ -102,7 +104,7 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
         self.hyplora_dropout = nn.ModuleDict()
         self.hyplora_settings: dict[str, AdapterSettings] = {}
         self.hyplora_curvature_owner: dict[str, HypLoraLinear] = {}
-        self.hyplora_folded: dict[str, _FoldedAt] = {}
+        self.hyplora_folded: dict[str, KeptAdapter] = {}
         self._disable_adapters = False
         self.merged_adapters = []
         self._active_adapter = adapter_name
@@ -115,10 +117,7 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
         curvature_owner: HypLoraLinear | None = None,
     ) -> None:
         """Add an adapter, or replace the one of this name by a new one."""
-        self.hyplora_settings[adapter_name] = self._settings_of(config)
-        self.hyplora_dropout[adapter_name] = (
-            nn.Dropout(config.dropout) if config.dropout else nn.Identity()
-        )
+        self.set_config(adapter_name, config, curvature_owner)
         self.hyplora_A[adapter_name] = nn.Parameter(torch.empty(config.r, self.in_features))
         self.hyplora_B[adapter_name] = nn.Parameter(torch.empty(self.out_features, config.r))
         self._init_weights(adapter_name, config.init_weights)
@@ -126,15 +125,27 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
         for learned in (self.hyplora_log_curvature, self.hyplora_log_norm_scale):
             if adapter_name in learned:
                 del learned[adapter_name]
-        self.hyplora_curvature_owner.pop(adapter_name, None)
-        self.hyplora_folded.pop(adapter_name, None)
-        if curvature_owner is not None and curvature_owner is not self:
-            self.hyplora_curvature_owner[adapter_name] = curvature_owner
-        elif config.learn_curvature:
+        if config.learn_curvature and adapter_name not in self.hyplora_curvature_owner:
             self._learn(self.hyplora_log_curvature, adapter_name, config.curvature)
         if config.learn_norm_scale:
             self._learn(self.hyplora_log_norm_scale, adapter_name, self._norm_scale_of(config))
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def set_config(
+        self,
+        adapter_name: str,
+        config: HypLoraConfig,
+        curvature_owner: HypLoraLinear | None = None,
+    ) -> None:
+        """Take over what a config says, its parameters aside."""
+        self.hyplora_settings[adapter_name] = self._settings_of(config)
+        self.hyplora_dropout[adapter_name] = (
+            nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        )
+        self.hyplora_curvature_owner.pop(adapter_name, None)
+        if curvature_owner is not None and curvature_owner is not self:
+            self.hyplora_curvature_owner[adapter_name] = curvature_owner
+        self.hyplora_folded.pop(adapter_name, None)
 
     def curvature(self, adapter_name: str) -> float | Float[Tensor, 1]:
         """Return the K of an adapter in this layer: a number, or a tensor if it is learned."""
@@ -215,35 +226,27 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
         return super()._apply(fn, recurse)
 
     def _folded(self, adapter_name: str) -> FoldedAdapter:
-        """Return the adapter made ready to answer, anew when one of its tensors has changed."""
+        """Return the adapter made ready to answer, anew when one of its parameters has changed."""
         kept = self.hyplora_folded.get(adapter_name)
         if kept is None or not kept.is_current(adapter_name):
-            kept = _FoldedAt(self._origins(adapter_name), self._fold(adapter_name))
+            owner = self.hyplora_curvature_owner.get(adapter_name, self)
+            tables = (
+                self.hyplora_A,
+                self.hyplora_B,
+                owner.hyplora_log_curvature,
+                self.hyplora_log_norm_scale,
+            )
+            origins = [Origin.of(table, adapter_name) for table in tables]
+            folded = fold(
+                self.hyplora_A[adapter_name],
+                self.hyplora_B[adapter_name],
+                self.curvature(adapter_name),
+                self.norm_scale(adapter_name),
+                self.hyplora_settings[adapter_name].scale,
+            )
+            kept = KeptAdapter([origin for origin in origins if origin is not None], folded)
             self.hyplora_folded[adapter_name] = kept
         return kept.adapter
-
-    def _fold(self, adapter_name: str) -> FoldedAdapter:
-        return fold(
-            self.hyplora_A[adapter_name],
-            self.hyplora_B[adapter_name],
-            self.curvature(adapter_name),
-            self.norm_scale(adapter_name),
-            self.hyplora_settings[adapter_name].scale,
-        )
-
-    def _origins(self, adapter_name: str) -> list[_Origin]:
-        owner = self.hyplora_curvature_owner.get(adapter_name, self)
-        tables = (
-            self.hyplora_A,
-            self.hyplora_B,
-            owner.hyplora_log_curvature,
-            self.hyplora_log_norm_scale,
-        )
-        return [
-            _Origin(table._parameters, tensor, -1 if tensor.is_inference() else tensor._version)
-            for table in tables
-            if (tensor := table._parameters.get(adapter_name)) is not None
-        ]
 
     def _forward_by_row(
         self, x: Tensor, output: Tensor, adapter_names: Sequence[str]
@@ -316,25 +319,3 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
     def extra_repr(self) -> str:
         """Name the quantization of the base layer, if there is one."""
         return quantization_extra_repr(self)
-
-
-class _Origin(NamedTuple):
-    """A tensor that a folded adapter was made of, as it was then."""
-
-    table: dict[str, nn.Parameter | None]
-    tensor: Tensor
-    version: int
-    """-1 for an inference tensor, which counts none."""
-
-
-class _FoldedAt(NamedTuple):
-    """A folded adapter and what it was made of."""
-
-    origins: list[_Origin]
-    adapter: FoldedAdapter
-
-    def is_current(self, adapter_name: str) -> bool:
-        for table, tensor, version in self.origins:
-            if table.get(adapter_name) is not tensor or version < 0 or tensor._version != version:
-                return False
-        return True

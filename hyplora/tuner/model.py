@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, NoReturn
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from hyplora.errors import ConfigError, NotMergeableError, UnsupportedLayerError
+from hyplora.tuner.approximate_merge import ApproximateMerge, approximate_merge
 from hyplora.tuner.config import HypLoraConfig
 from hyplora.tuner.layer import NOT_MERGEABLE, HypLoraLinear
 from hyplora.tuner.mixed_batch import adapter_names_by_row
@@ -60,6 +61,42 @@ class HypLoraModel(BaseTuner):
                 f"{', '.join(unmatched)} matches none of the adapted layers: correct it, or adapt "
                 f"that layer; they are {_shown(adapted)}"
             )
+
+    def approximate_merge(
+        self, calibration_data: Iterable[Mapping[str, Tensor]], adapter_name: str | None = None
+    ) -> ApproximateMerge:
+        """Fold an adapter into the base weights as well as fixed matrices can, and measure it.
+
+        The base model and all adapters are used up: only the merged model is left.
+
+        Args:
+            calibration_data: Batches of keyword arguments of the model, such as
+                ``{"input_ids": ..., "attention_mask": ...}``; some thousand tokens of the kind that
+                the model will see.
+            adapter_name: The adapter, by default the active one.
+
+        Returns:
+            The merged model, and the relative error that it makes in each layer's update on the
+            calibration tokens.
+
+        Raises:
+            NotMergeableError: If several adapters are active, or a base weight is quantized.
+            CalibrationError: If no token reaches one of the adapted layers.
+        """
+        if adapter_name is None:
+            if len(self.active_adapters) != 1:
+                raise NotMergeableError(
+                    f"adapters {', '.join(self.active_adapters)} are active: name the one to merge"
+                )
+            (adapter_name,) = self.active_adapters
+        layers = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, HypLoraLinear) and adapter_name in module.hyplora_settings
+        }
+        self.set_adapter(adapter_name)
+        error, errors = approximate_merge(self.model, layers, adapter_name, calibration_data)
+        return ApproximateMerge(self.unload(), error, errors)
 
     def add_weighted_adapter(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse to add adapters up into one.

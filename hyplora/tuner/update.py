@@ -1,6 +1,6 @@
-"""The adapter's update of a layer's output: one autograd node to train, folded factors to answer.
+"""The adapter's update of a layer's output as one node of the autograd graph.
 
-Both compute ``base + B (s g h)`` with ``h = A x`` and the gain ``g`` of a projection, at the price
+It computes ``base + B (s g h)`` with ``h = A x`` and the gain ``g`` of a projection, at the price
 of LoRA: the gain meets r numbers a token, never d_out, and ``s = alpha / r`` rides along.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from hyplora.gain import Projection
-from hyplora.tuner.shared_input import WayIn, XRadius
+from hyplora.tuner.shared_input import XRadius
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -69,20 +69,20 @@ class RadialUpdate(torch.autograd.Function):
             norm_scale: ``nu > 0``.
             scale: The projection and alpha / r.
         """
-        with _without_autocast(x):
+        with without_autocast(x):
             dtype, full = _dtypes(base, a)
-            h, b_full = _cast(linear(_rows(x, dtype), _cast(a, dtype)), full), _cast(b, full)
+            h, b_full = cast(linear(_rows(x, dtype), cast(a, dtype)), full), cast(b, full)
             # mu^2 = h^T gram h, by the Gram matrix of B in the projection's unit.
             gram = (b_full.T @ b_full) / scale.projection.unit(curvature, norm_scale) ** 2
             mu_sq = ((h @ gram) * h).sum(dim=-1, keepdim=True).clamp_(min=0)
             mu = torch.maximum(mu_sq.sqrt_(), x_radius.smallest_mu)
             gain = scale.projection.gain(x_radius.c, mu, curvature)
-            scaled = _cast(h * (gain * scale.factor(norm_scale)), dtype)
-            output = torch.addmm(_rows(base, dtype), scaled, _cast(b, dtype).T)
+            scaled = cast(h * (gain * scale.factor(norm_scale)), dtype)
+            output = torch.addmm(_rows(base, dtype), scaled, cast(b, dtype).T)
         k, nu = (value if isinstance(value, Tensor) else None for value in (curvature, norm_scale))
-        ctx.save_for_backward(x, *x_radius[:3], a, b, k, nu, _cast(h, dtype), gram, mu, gain)
+        ctx.save_for_backward(x, *x_radius[:3], a, b, k, nu, cast(h, dtype), gram, mu, gain)
         ctx.constants = (curvature, norm_scale, scale, dtype, full)
-        return _cast(output.view(base.shape), base.dtype)
+        return cast(output.view(base.shape), base.dtype)
 
     @staticmethod
     @once_differentiable
@@ -97,30 +97,30 @@ class RadialUpdate(torch.autograd.Function):
         norm_scale = norm_scale if nu is None else nu
         _, x_wanted, _, a_wanted, b_wanted, k_wanted, nu_wanted, _ = ctx.needs_input_grad
         grad_x = grad_a = grad_b = grad_k = grad_nu = None
-        with _without_autocast(x):
+        with without_autocast(x):
             unit, output_factor = (
                 scale.projection.unit(curvature, norm_scale),
                 scale.factor(norm_scale),
             )
             x_rows, grad_rows = _rows(x, dtype), _rows(grad_output, dtype)
-            h, b_t = _cast(h, full), b.T.contiguous()  # of its two layouts the faster one
-            grad_scaled = _cast(linear(grad_rows, _cast(b_t, dtype)), full) * output_factor
+            h, b_t = cast(h, full), b.T.contiguous()  # of its two layouts the faster one
+            grad_scaled = cast(linear(grad_rows, cast(b_t, dtype)), full) * output_factor
             grad_gain = (grad_scaled * h).sum(dim=-1, keepdim=True)
             chi = scale.projection.way_back_slope(c * mu, curvature)
             by_log_mu = c * chi - gain
             # mu^2 = h^T gram h, so its share of the gradients of h and B goes through r x r.
             by_mu_sq = h * (grad_gain * by_log_mu / mu.square())
-            grad_h = _cast(torch.addmm(grad_scaled * gain, by_mu_sq, gram), dtype)
+            grad_h = cast(torch.addmm(grad_scaled * gain, by_mu_sq, gram), dtype)
             if b_wanted:
-                scaled = _cast(h * (gain * output_factor), dtype)
-                through_mu = (by_mu_sq.T @ h / unit**2) @ _cast(b_t, full)
-                grad_b = _cast((_cast(scaled.T @ grad_rows, full) + through_mu).T, b.dtype)
+                scaled = cast(h * (gain * output_factor), dtype)
+                through_mu = (by_mu_sq.T @ h / unit**2) @ cast(b_t, full)
+                grad_b = cast((cast(scaled.T @ grad_rows, full) + through_mu).T, b.dtype)
             if a_wanted:
-                grad_a = _cast(grad_h.T @ x_rows, a.dtype)
+                grad_a = cast(grad_h.T @ x_rows, a.dtype)
             if x_wanted:
-                by_length = _cast(grad_gain * chi * c_slope / unit**2, dtype)
-                grad_x = (grad_h @ _cast(a, dtype)).addcmul_(x_rows, by_length)
-                grad_x = _cast(grad_x.view(x.shape), x.dtype)
+                by_length = cast(grad_gain * chi * c_slope / unit**2, dtype)
+                grad_x = (grad_h @ cast(a, dtype)).addcmul_(x_rows, by_length)
+                grad_x = cast(grad_x.view(x.shape), x.dtype)
             if k_wanted or nu_wanted:
                 by_log_unit = -(chi * c_slope * tau.square() + by_log_mu)
             if k_wanted:
@@ -131,70 +131,6 @@ class RadialUpdate(torch.autograd.Function):
                 by_log_nu = by_log_unit if scale.rescale_output else by_log_unit - gain
                 grad_nu = (grad_gain * by_log_nu).sum().view(1) / norm_scale
         return grad_output, grad_x, None, grad_a, grad_b, grad_k, grad_nu, None
-
-
-class FoldedAdapter(NamedTuple):
-    """An adapter made ready to answer: fewer operations a token, the same map.
-
-    With ``B = Q R``, Q orthonormal, ``BAx = Q (RAx)`` and ``|BAx| = |RAx|``: the update's norm
-    costs no product of its own.
-    """
-
-    a: Float[Tensor, "r d_in"]
-    """``R A`` in units of the projection."""
-    b: Float[Tensor, "d_out r"]
-    """``Q`` times the unit and alpha / r."""
-    curvature: float
-    norm_scale: float
-    projection: Projection
-
-
-def fold(
-    a: Float[Tensor, "r d_in"],
-    b: Float[Tensor, "d_out r"],
-    curvature: float | Float[Tensor, 1],
-    norm_scale: float | Float[Tensor, 1],
-    scale: RadialScale,
-) -> FoldedAdapter:
-    """Make an adapter ready to answer; waits for the device if K or nu is a tensor."""
-    full = torch.promote_types(a.dtype, torch.float32)
-    k, nu = float(curvature), float(norm_scale)
-    unit = scale.projection.unit(k, nu)
-    with torch.no_grad(), _without_autocast(a):
-        q, r = torch.linalg.qr(b.to(full))
-        folded_a, folded_b = r @ a.to(full) / unit, scale.factor(nu) * unit * q
-    return FoldedAdapter(folded_a, folded_b, k, nu, scale.projection)
-
-
-def folded_update(
-    base: Float[Tensor, "*batch d_out"],
-    rows: Float[Tensor, "tokens d_in"],
-    way_in: WayIn,
-    adapter: FoldedAdapter,
-) -> Float[Tensor, "*batch d_out"]:
-    """Compute the layer's output with a folded adapter; not differentiable.
-
-    Args:
-        base: Output of the base layer.
-        rows: Inputs of the layer.
-        way_in: The projection's way in at their norms.
-        adapter: The adapter.
-    """
-    with _without_autocast(rows):
-        full = adapter.a.dtype
-        dtype = rows.dtype if rows.dtype == base.dtype == torch.bfloat16 else full
-        h = linear(_cast(rows, dtype), _cast(adapter.a, dtype))
-        mu = torch.linalg.vector_norm(h, dim=-1, keepdim=True, dtype=full)
-        c, smallest_mu = way_in
-        if isinstance(c, float) or isinstance(smallest_mu, float):
-            number = max(mu.item(), float(smallest_mu))
-            gain = adapter.projection.gain(float(c), number, adapter.curvature)
-            update = linear(h, adapter.b).view(base.shape)
-            return _cast(torch.add(base, update, alpha=gain), base.dtype)
-        mu = torch.maximum(mu, smallest_mu)
-        gains = adapter.projection.gain(c, mu, adapter.curvature)
-        update = linear(_cast(h * gains, dtype), _cast(adapter.b, dtype)).view(base.shape)
-        return _cast(update.add_(base), base.dtype)
 
 
 def _dtypes(base: Tensor, a: Tensor) -> tuple[torch.dtype, torch.dtype]:
@@ -208,17 +144,17 @@ def _dtypes(base: Tensor, a: Tensor) -> tuple[torch.dtype, torch.dtype]:
     return dtype, torch.promote_types(dtype, torch.float32)
 
 
-def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Cast where there is something to cast; asking torch takes as long as a small product."""
     return x if x.dtype == dtype else x.to(dtype)
 
 
 def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     """View a batch of tokens as a matrix."""
-    return _cast(x.reshape(-1, x.shape[-1]), dtype)
+    return cast(x.reshape(-1, x.shape[-1]), dtype)
 
 
-def _without_autocast(x: Tensor) -> AbstractContextManager[None]:
+def without_autocast(x: Tensor) -> AbstractContextManager[None]:
     """Keep the chosen dtypes: autocast would take the gain to half precision."""
     device_type = x.device.type
     if torch.is_autocast_enabled(device_type):

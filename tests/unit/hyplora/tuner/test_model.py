@@ -6,14 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from peft.utils.error import NoMatchingPeftModuleError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, MambaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    MambaConfig,
+)
 
 from hyplora import HypLoraConfig, layer_curvatures
-from hyplora.errors import NotMergeableError, UnsupportedLayerError
+from hyplora.errors import ConfigError, NotMergeableError, UnsupportedLayerError
 from hyplora.tuner.layer import HypLoraLinear
 
 MakeLlama = Callable[[], LlamaForCausalLM]
@@ -68,6 +74,11 @@ def test_training_step_moves_all_of_the_adapter_and_nothing_else(
         {"target_modules": ["q_proj", "down_proj"], "layers_to_transform": 0},
         {"target_modules": r".*\.(q|v)_proj", "exclude_modules": ["layers.1.self_attn.q_proj"]},
         {"modules_to_save": ["lm_head"]},
+        {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.0.*": 3.0}},
+        {"curvature_pattern": {"down_proj": 0.2}, "learn_curvature": True},
+        {"learn_curvature": True, "share_curvature": True, "learn_norm_scale": True},
+        {"projection": "stereographic", "rescale_output": False, "curvature": 0.5},
+        {"projection": "euclidean", "init_weights": "gaussian"},
     ],
     ids=str,
 )
@@ -80,6 +91,95 @@ def test_saved_adapter_comes_back_with_identical_logits(
     loaded = PeftModel.from_pretrained(make_llama(), tmp_path)
     assert torch.equal(logits(loaded, tokens), logits(model, tokens))
     assert layer_curvatures(loaded) == layer_curvatures(model)
+
+
+def test_patterns_set_rank_alpha_and_curvature_of_single_layers(make_llama: MakeLlama) -> None:
+    config = config_with(
+        target_modules=["q_proj", "v_proj"],
+        rank_pattern={"v_proj": 2},
+        alpha_pattern={r"layers\.1\.self_attn\.q_proj": 32.0},
+        curvature_pattern={"layers.0.self_attn.v_proj": 0.25},
+    )
+    model = get_peft_model(make_llama(), config)
+    layers = {
+        name.removeprefix("base_model.model.model.layers."): module
+        for name, module in model.named_modules()
+        if isinstance(module, HypLoraLinear)
+    }
+    assert {name: len(layer.hyplora_A["default"]) for name, layer in layers.items()} == {
+        "0.self_attn.q_proj": 4,
+        "0.self_attn.v_proj": 2,
+        "1.self_attn.q_proj": 4,
+        "1.self_attn.v_proj": 2,
+    }
+    scalings = {
+        name: layer.hyplora_settings["default"].scale.scaling for name, layer in layers.items()
+    }
+    assert scalings == {
+        "0.self_attn.q_proj": 2.0,
+        "0.self_attn.v_proj": 4.0,
+        "1.self_attn.q_proj": 8.0,
+        "1.self_attn.v_proj": 4.0,
+    }
+    curvatures = {name: layer.curvature("default") for name, layer in layers.items()}
+    assert curvatures.pop("0.self_attn.v_proj") == 0.25
+    assert set(curvatures.values()) == {1.0}
+
+
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys did not match")  # PEFT's own
+@pytest.mark.parametrize("name", ["rank_pattern", "alpha_pattern", "curvature_pattern"])
+def test_pattern_that_matches_no_adapted_layer_is_refused(name: str, make_llama: MakeLlama) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}\['q_prj'\] matches none of the adapted"):
+        get_peft_model(make_llama(), config_with(**{name: {"q_prj": 2}}))
+
+
+def test_shared_curvature_is_one_parameter_that_all_layers_follow(
+    make_llama: MakeLlama, tokens: Tensor, tmp_path: Path
+) -> None:
+    model = get_peft_model(
+        make_llama(), config_with(learn_curvature=True, share_curvature=True, curvature=0.5)
+    )
+    names = [name for name, _ in model.named_parameters() if "log_curvature" in name]
+    assert len(names) == 1
+    train_a_step(model, tokens)
+    curvatures = layer_curvatures(model)
+    assert len(curvatures) == 14
+    (learned,) = set(curvatures.values())
+    assert learned != pytest.approx(0.5, rel=1e-4)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_llama(), tmp_path, low_cpu_mem_usage=True)
+    assert layer_curvatures(loaded) == curvatures
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        dict(twin.named_parameters())[names[0]].fill_(0.0)
+    assert set(layer_curvatures(twin).values()) == {1.0}
+    assert layer_curvatures(model) == curvatures
+
+
+def test_hugging_face_loads_base_model_and_adapter_in_one_call(
+    make_llama: MakeLlama, tokens: Tensor, tmp_path: Path
+) -> None:
+    make_llama().save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    model = get_peft_model(base, config_with(learn_curvature=True))
+    model.save_pretrained(tmp_path / "adapter")
+    loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    assert torch.equal(logits(loaded, tokens), logits(model, tokens))
+
+
+def test_dora_of_peft_works_beside_it(make_llama: MakeLlama, tokens: Tensor) -> None:
+    dora = get_peft_model(make_llama(), LoraConfig(r=4, init_lora_weights=False, use_dora=True))
+    before = logits(dora, tokens)
+    ours = get_peft_model(make_llama(), config_with())
+    assert not torch.equal(logits(ours, tokens), logits(make_llama(), tokens))
+    assert torch.equal(logits(dora, tokens), before)
+
+
+def test_generation_with_a_cache_is_that_without_one(make_llama: MakeLlama, tokens: Tensor) -> None:
+    model = get_peft_model(make_llama(), config_with(curvature=0.3)).eval()
+    settings = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+    cached = model.generate(input_ids=tokens, **settings)
+    assert torch.equal(cached, model.generate(input_ids=tokens, use_cache=False, **settings))
 
 
 def test_saved_adapter_is_safetensors_under_names_of_its_own(
