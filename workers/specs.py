@@ -198,6 +198,10 @@ class TrainingSpec(Spec):
     eval_every_steps: int | None = Field(None, ge=1)
     """Steps between evaluations; without it the evaluation loss is measured at the end only."""
 
+    geometry_every_steps: int | None = Field(None, ge=1)
+    """Steps between metrics of each HypLoRA layer's geometry, named `geometry/QUANTITY/LAYER`: K,
+    norm scale, mean radius, cap rate, mean and largest gain. Without it they cost nothing."""
+
     checkpoint_every_steps: int = Field(50, ge=1)
     """Steps between checkpoints: at most this much work is lost when a worker dies."""
 

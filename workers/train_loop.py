@@ -7,8 +7,8 @@ rounding.
 import hashlib
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +18,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from hyplora import layer_curvatures
+from hyplora import layer_curvatures, record_geometry
 from workers.adapter import build_adapter, verify_saved
 from workers.base_model import context_length, load_base_model, load_config, load_tokenizer
 from workers.batches import Batching, num_steps, rows_of_step
@@ -36,6 +36,16 @@ from workers.train_step import (
     learning_rate_at,
     train_step,
 )
+
+GEOMETRY_QUANTITIES = (
+    "curvature",
+    "norm_scale",
+    "mean_radius",
+    "cap_rate",
+    "mean_gain",
+    "max_gain",
+)
+"""What is measured of each layer's geometry, as `hyplora.LayerGeometry` names it."""
 
 SHORT_ROW = 256
 """Up to this many tokens, eager attention beats torch's fused kernel on a CPU at little memory.
@@ -153,13 +163,14 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
         rows = [train_rows[index] for index in rows_of_step(len(train_rows), training, step)]
         num_tokens = sum(row.num_tokens for row in rows)
         num_answer_tokens = sum(row.num_answer_tokens for row in rows)
-        result = train_step(
-            loss_module,
-            optimizer,
-            batching.of_step(rows),
-            num_answer_tokens,
-            training.max_grad_norm,
-        )
+        with _geometry(model, step + 1, training.geometry_every_steps) as geometry:
+            result = train_step(
+                loss_module,
+                optimizer,
+                batching.of_step(rows),
+                num_answer_tokens,
+                training.max_grad_norm,
+            )
         if not result.is_finite:
             raise LossNotFiniteError(
                 f"at step {step + 1} the loss was {result.loss} and the gradient norm "
@@ -175,11 +186,15 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
             seconds=seconds_before + now - started,
         )
         seconds_a_step = (now - started) / (state.step - first_step)
-        values = _metrics_of(result, state.step, learning_rate, model) | {
-            RunMetric.TOKENS_PER_S: num_tokens / (now - step_started),
-            RunMetric.TOTAL_STEPS: total_steps,
-            RunMetric.SECONDS_LEFT: seconds_a_step * (total_steps - state.step),
-        }
+        values = (
+            _metrics_of(result, state.step, learning_rate, model)
+            | geometry
+            | {
+                RunMetric.TOKENS_PER_S: num_tokens / (now - step_started),
+                RunMetric.TOTAL_STEPS: total_steps,
+                RunMetric.SECONDS_LEFT: seconds_a_step * (total_steps - state.step),
+            }
+        )
         if held_out_rows and _is_due(state.step, training.eval_every_steps, total_steps):
             values[RunMetric.EVAL_LOSS] = evaluate(answer_loss, evaluation)
             state = replace(state, eval_loss=values[RunMetric.EVAL_LOSS])
@@ -220,6 +235,21 @@ def _load_model(task: TrainTask, device: torch.device, longest_row: int) -> Peft
         base.set_attn_implementation("eager")
     torch.manual_seed(derive_seed(task.training.seed, "initialisation"))
     return build_adapter(base, task.adapter)
+
+
+@contextmanager
+def _geometry(model: PeftModel, step: int, every: int | None) -> Iterator[dict[str, float]]:
+    """Metrics of each HypLoRA layer's geometry in a step, complete after the context; or none."""
+    metrics: dict[str, float] = {}
+    if every is None or step % every:
+        yield metrics
+        return
+    with record_geometry(model) as record:
+        yield metrics
+    for name, layer in record.read().items():
+        short_name = name.removeprefix("base_model.model.")
+        for quantity in GEOMETRY_QUANTITIES:
+            metrics[f"geometry/{quantity}/{short_name}"] = getattr(layer, quantity)
 
 
 def _metrics_of(

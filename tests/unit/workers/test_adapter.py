@@ -212,3 +212,36 @@ def test_a_saved_adapter_that_is_damaged_is_refused(base: PreTrainedModel, tmp_p
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(AdapterUnusableError, match="does not load"):
         verify_saved(adapted, tmp_path, torch.arange(12)[None])
+
+
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys did not match")  # PEFT's own
+@pytest.mark.parametrize("field", ["rank_pattern", "alpha_pattern"])
+@pytest.mark.parametrize("spec", [LoraSpec, HypLoraSpec])
+def test_a_pattern_that_matches_no_adapted_layer_is_refused(
+    spec: type[LoraSpec | HypLoraSpec], field: str, base: PreTrainedModel
+) -> None:
+    with pytest.raises(TargetModulesNotFoundError, match=f"{field}.*q_prj.*matches none of the"):
+        build_adapter(base, spec(**{field: {"q_prj": 2}}))
+
+
+def test_every_setting_of_a_hyplora_spec_reaches_the_adapter(base: PreTrainedModel) -> None:
+    spec = HypLoraSpec(
+        target_modules=("q_proj", "v_proj"),
+        exclude_modules=("layers.0.self_attn.v_proj",),
+        rank_pattern={"q_proj": 2},
+        alpha_pattern={"v_proj": 3.0},
+        init_weights="gaussian",
+        projection="stereographic",
+        curvature=0.5,
+        curvature_pattern={"v_proj": 2.0},
+        learn_curvature=True,
+        curvature_bounds=(0.1, 10.0),
+        curvature_gradient_bound=0.01,
+        learn_norm_scale=True,
+        rescale_output=False,
+    )
+    config = build_adapter(base, spec).peft_config["default"]
+    settings = spec.model_dump(exclude={"method", "target_modules", "exclude_modules"})
+    assert {name: getattr(config, name) for name in settings} == settings
+    assert config.target_modules == {"q_proj", "v_proj"}
+    assert config.exclude_modules == {"layers.0.self_attn.v_proj"}

@@ -127,6 +127,24 @@ def test_a_learned_curvature_shows_in_the_metrics(
     assert all(curvature != first for curvature in later)
 
 
+def test_the_geometry_of_each_layer_is_reported_at_its_steps_if_asked_for(
+    tiny_model_dir: Path, rows: Path, tmp_path: Path
+) -> None:
+    task = task_for(tiny_model_dir, rows, max_steps=4, geometry_every_steps=2)
+    reporter, _ = run(task, tmp_path / "run")
+    geometry = {
+        step: {name for name in values if name.startswith("geometry/")}
+        for step, values in reporter.history.items()
+    }
+    assert geometry[1] == geometry[3] == set()
+    assert geometry[2] == geometry[4]
+    assert len(geometry[2]) == 6 * 14  # quantities of seven layers in each of two blocks
+    values = reporter.history[2]
+    assert values["geometry/curvature/model.layers.1.mlp.down_proj"] == 1.0
+    assert values["geometry/mean_radius/model.layers.0.self_attn.q_proj"] > 0
+    assert values["geometry/mean_gain/model.layers.0.self_attn.q_proj"] > 1
+
+
 def test_plain_lora_reports_no_curvature(tiny_model_dir: Path, rows: Path, tmp_path: Path) -> None:
     task = task_for(tiny_model_dir, rows, adapter=LoraSpec(), max_steps=1)
     reporter, _ = run(task, tmp_path / "run")
