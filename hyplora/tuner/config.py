@@ -51,7 +51,8 @@ class HypLoraConfig(PeftConfig):
             -1/K.
         curvature_pattern: Curvatures of single layers, in the form of rank_pattern.
         learn_curvature: Learn K in every adapted layer, starting at `curvature`.
-        share_curvature: Learn one K for all adapted layers instead.
+        share_curvature: Learn one K for all adapted layers instead. FSDP2 has to keep the layer
+            that owns it gathered: reshard_after_forward=False.
         curvature_bounds: Smallest and largest K that learning may reach.
         curvature_gradient_bound: Largest absolute gradient of log K that a learned K takes; None
             for any.

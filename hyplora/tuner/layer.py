@@ -202,6 +202,8 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
             inputs = layer_input(x)
             way_in = inputs.way_in(folded.projection, folded.curvature, folded.norm_scale)
             return folded_update(output, inputs.rows, way_in, folded)
+        if not torch.compiler.is_compiling():
+            self.hyplora_folded.pop(adapter_name, None)  # gradients announce new weights
         scale = self.hyplora_settings[adapter_name].scale
         curvature, norm_scale = self.curvature(adapter_name), self.norm_scale(adapter_name)
         return RadialUpdate.apply(
@@ -217,7 +219,7 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
 
     def train(self, mode: bool = True) -> HypLoraLinear:
         """Switch between training and evaluation; weights may change in between."""
-        # Not every change of a weight shows in its version: FSDP2 restores it after a gather.
+        # Not every change of a weight shows in its version: FSDP2 puts that back after a gather.
         self.hyplora_folded.clear()
         return super().train(mode)
 

@@ -301,7 +301,12 @@ def test_answers_follow_new_parameters_and_hidden_changes_across_training() -> N
     assert not torch.equal(assigned, before)
     layer.hyplora_B["default"].data.mul_(0.5)  # shows in no version
     layer.train().eval()
-    assert not torch.equal(layer(x), assigned)
+    halved = layer(x)
+    assert not torch.equal(halved, assigned)
+    with torch.enable_grad():
+        layer(x)
+    layer.hyplora_B["default"].data.mul_(0.5)
+    assert not torch.equal(layer(x), halved)
 
 
 @torch.no_grad()
