@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+QUANTIZATION := $(VENV)/quantization
 NOT_BY_DEFAULT := slow or gpu or benchmark
 
-.PHONY: help install demo up test test-slow test-gpu test-all lint types imports format wheel constraints clean
+.PHONY: help install demo up test test-slow test-quantized test-gpu test-all bench-adapter lint types imports format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -37,7 +38,17 @@ test-slow: $(INSTALLED)  ## the tests that `make test` leaves out
 test-gpu: $(INSTALLED)  ## the tests that need CUDA
 	$(BIN)/python -m pytest -m gpu
 
-test-all: test test-slow  ## every test that needs no GPU
+test-quantized: $(QUANTIZATION)  ## the tests of 8- and 4-bit base models
+	PYTHONPATH=$(QUANTIZATION) $(BIN)/python -m pytest tests/unit/hyplora/tuner/test_quantized.py
+
+# Beside the environment, not in it: bitsandbytes slows every import of peft by a second.
+$(QUANTIZATION): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --target $@ bitsandbytes
+
+test-all: test test-slow test-quantized  ## every test that needs no GPU
+
+bench-adapter: $(INSTALLED)  ## measure HypLoRA beside PEFT's LoRA and DoRA; ten minutes
+	$(BIN)/python tests/benchmarks/adapter.py
 
 lint: $(INSTALLED)  ## style and formatting
 	$(BIN)/ruff check .

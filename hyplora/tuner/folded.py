@@ -29,8 +29,8 @@ class FoldedAdapter(NamedTuple):
 
     a: Float[Tensor, "r d_in"]
     """``R A`` in units of the projection."""
-    b: Float[Tensor, "d_out r"]
-    """``Q`` times the unit and alpha / r."""
+    b: Float[Tensor, "r d_out"]
+    """``Q`` times the unit and alpha / r, transposed."""
     curvature: float
     norm_scale: float
     projection: Projection
@@ -49,7 +49,8 @@ def fold(
     unit = scale.projection.unit(k, nu)
     with torch.no_grad(), without_autocast(a):
         q, r = torch.linalg.qr(b.to(full))
-        folded_a, folded_b = r @ a.to(full) / unit, scale.factor(nu) * unit * q
+        folded_a = r @ a.to(full) / unit
+        folded_b = (scale.factor(nu) * unit * q).T.contiguous()
     return FoldedAdapter(folded_a, folded_b, k, nu, scale.projection)
 
 
@@ -58,6 +59,7 @@ def folded_update(
     rows: Float[Tensor, "tokens d_in"],
     way_in: WayIn,
     adapter: FoldedAdapter,
+    in_place: bool,
 ) -> Float[Tensor, "*batch d_out"]:
     """Compute the layer's output with a folded adapter; not differentiable.
 
@@ -66,6 +68,7 @@ def folded_update(
         rows: Inputs of the layer.
         way_in: The projection's way in at their norms.
         adapter: The adapter.
+        in_place: Whether nobody else reads ``base``, so that the update may be added to it.
     """
     with without_autocast(rows):
         full = adapter.a.dtype
@@ -73,15 +76,20 @@ def folded_update(
         h = linear(cast(rows, dtype), cast(adapter.a, dtype))
         mu = torch.linalg.vector_norm(h, dim=-1, keepdim=True, dtype=full)
         c, smallest_mu = way_in
+        gain = 1.0
         if isinstance(c, float) or isinstance(smallest_mu, float):
             number = max(mu.item(), float(smallest_mu))
             gain = adapter.projection.gain(float(c), number, adapter.curvature)
-            update = linear(h, adapter.b).view(base.shape)
-            return cast(torch.add(base, update, alpha=gain), base.dtype)
-        mu = torch.maximum(mu, smallest_mu)
-        gains = adapter.projection.gain(c, mu, adapter.curvature)
-        update = linear(cast(h * gains, dtype), cast(adapter.b, dtype)).view(base.shape)
-        return cast(update.add_(base), base.dtype)
+        else:
+            mu = torch.maximum(mu, smallest_mu)
+            h = cast(h * adapter.projection.gain(c, mu, adapter.curvature), dtype)
+        b = cast(adapter.b, dtype)
+        if in_place and base.dtype == dtype:
+            base.view(-1, base.shape[-1]).addmm_(h, b, alpha=gain)
+            return base
+        # Cast before the sum: a sum of two dtypes takes three times as long.
+        update = cast(h @ b, base.dtype).view(base.shape)
+        return base.add_(update, alpha=gain) if in_place else base.add(update, alpha=gain)
 
 
 class KeptAdapter(NamedTuple):

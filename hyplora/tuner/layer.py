@@ -201,7 +201,7 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
             folded = self._folded(adapter_name)
             inputs = layer_input(x)
             way_in = inputs.way_in(folded.projection, folded.curvature, folded.norm_scale)
-            return folded_update(output, inputs.rows, way_in, folded)
+            return folded_update(output, inputs.rows, way_in, folded, self._owns(output))
         if not torch.compiler.is_compiling():
             self.hyplora_folded.pop(adapter_name, None)  # gradients announce new weights
         scale = self.hyplora_settings[adapter_name].scale
@@ -215,6 +215,16 @@ class HypLoraLinear(nn.Module, BaseTunerLayer):
             curvature,
             norm_scale,
             scale,
+            self._owns(output),
+        )
+
+    def _owns(self, output: Tensor) -> bool:
+        """Say whether the base layer's output is nobody else's, so that it may be overwritten."""
+        base_layer = self.base_layer
+        return (
+            type(base_layer) is nn.Linear
+            and not (base_layer._forward_hooks or torch.compiler.is_compiling())
+            and not output._is_view()  # autograd would copy it
         )
 
     def train(self, mode: bool = True) -> HypLoraLinear:

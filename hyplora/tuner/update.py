@@ -55,6 +55,7 @@ class RadialUpdate(torch.autograd.Function):
         curvature: float | Float[Tensor, 1],
         norm_scale: float | Float[Tensor, 1],
         scale: RadialScale,
+        in_place: bool,
     ) -> Float[Tensor, "*batch d_out"]:
         """Compute the layer's output.
 
@@ -68,6 +69,7 @@ class RadialUpdate(torch.autograd.Function):
             curvature: ``K > 0``.
             norm_scale: ``nu > 0``.
             scale: The projection and alpha / r.
+            in_place: Whether nobody else reads ``base``, so that the update may be added to it.
         """
         with without_autocast(x):
             dtype, full = _dtypes(base, a)
@@ -78,11 +80,17 @@ class RadialUpdate(torch.autograd.Function):
             mu = torch.maximum(mu_sq.sqrt_(), x_radius.smallest_mu)
             gain = scale.projection.gain(x_radius.c, mu, curvature)
             scaled = cast(h * (gain * scale.factor(norm_scale)), dtype)
-            output = torch.addmm(_rows(base, dtype), scaled, cast(b, dtype).T)
+            if in_place and base.dtype == dtype:
+                base.view(-1, base.shape[-1]).addmm_(scaled, cast(b, dtype).T)
+                ctx.mark_dirty(base)
+                output = base
+            else:
+                output = torch.addmm(_rows(base, dtype), scaled, cast(b, dtype).T)
+                output = cast(output.view(base.shape), base.dtype)
         k, nu = (value if isinstance(value, Tensor) else None for value in (curvature, norm_scale))
         ctx.save_for_backward(x, *x_radius[:3], a, b, k, nu, cast(h, dtype), gram, mu, gain)
         ctx.constants = (curvature, norm_scale, scale, dtype, full)
-        return cast(output.view(base.shape), base.dtype)
+        return output
 
     @staticmethod
     @once_differentiable
@@ -95,7 +103,7 @@ class RadialUpdate(torch.autograd.Function):
         curvature, norm_scale, scale, dtype, full = ctx.constants
         curvature = curvature if k is None else k
         norm_scale = norm_scale if nu is None else nu
-        _, x_wanted, _, a_wanted, b_wanted, k_wanted, nu_wanted, _ = ctx.needs_input_grad
+        _, x_wanted, _, a_wanted, b_wanted, k_wanted, nu_wanted, *_ = ctx.needs_input_grad
         grad_x = grad_a = grad_b = grad_k = grad_nu = None
         with without_autocast(x):
             unit, output_factor = (
@@ -130,7 +138,7 @@ class RadialUpdate(torch.autograd.Function):
             if nu_wanted:
                 by_log_nu = by_log_unit if scale.rescale_output else by_log_unit - gain
                 grad_nu = (grad_gain * by_log_nu).sum().view(1) / norm_scale
-        return grad_output, grad_x, None, grad_a, grad_b, grad_k, grad_nu, None
+        return grad_output, grad_x, None, grad_a, grad_b, grad_k, grad_nu, None, None
 
 
 def _dtypes(base: Tensor, a: Tensor) -> tuple[torch.dtype, torch.dtype]:

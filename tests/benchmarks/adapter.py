@@ -32,10 +32,10 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from hyplora import HypLoraConfig
-from hyplora.geometry.lorentz import low_rank_update
 from hyplora.tuner.layer import HypLoraLinear
 
 VOCABULARY = 4096  # a large head would only hide the layers
@@ -55,23 +55,27 @@ SHAPES = {
         "num_key_value_heads": 8,
     },
 }
+METHODS = ["lora", "hyplora", "base", "dora", "explicit maps"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class ExplicitMaps(HypLoraLinear):
-    """The readable form: one map after the other, each on d-wide float32 tensors."""
+    """One map after the other on d-wide float32 tensors, as one writes it down first.
+
+    `hyplora.geometry.lorentz` has the same maps with more care at the extremes, which costs more.
+    """
 
     def add_update(self, output: Tensor, x: Tensor, adapter_name: str) -> Tensor:
-        """Add the update that `hyplora.geometry.lorentz` says."""
+        """Add the update of the Lorentz maps."""
         scale = self.hyplora_settings[adapter_name].scale
-        update = low_rank_update(
-            x.float(),
-            self.hyplora_A[adapter_name],
-            self.hyplora_B[adapter_name],
-            torch.tensor(self.curvature(adapter_name), device=x.device),
-            self.norm_scale(adapter_name),
-            scale.projection.radius_cap,
-        )
+        unit = scale.projection.unit(self.curvature(adapter_name), self.norm_scale(adapter_name))
+        x = x.float()
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6)
+        radius = (norm / unit).clamp(max=scale.projection.radius_cap)
+        space = unit * torch.sinh(radius) * (x / norm)
+        moved = linear(linear(space, self.hyplora_A[adapter_name]), self.hyplora_B[adapter_name])
+        length = torch.linalg.vector_norm(moved, dim=-1, keepdim=True).clamp(min=1e-6)
+        update = unit * torch.asinh(length / unit) * (moved / length)
         return (output + scale.scaling * update).to(output.dtype)
 
 
@@ -181,7 +185,7 @@ def ratio(
 def measure(options: argparse.Namespace, dtype_name: str) -> dict[str, dict[str, float]]:
     """Measure all methods in one dtype and print the tables."""
     dtype = DTYPES[dtype_name]
-    models = {name: build(name, options, dtype) for name in options.methods}
+    models = {name: build(name, options, dtype) for name in METHODS}
     generator = torch.Generator().manual_seed(0)
     shape = (options.batch, options.time)
     tokens = torch.randint(3, VOCABULARY, shape, generator=generator).to(options.device)
@@ -265,7 +269,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads, by default torch's")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     options = parser.parse_args()
-    options.methods = ["lora", "hyplora", "base", "dora", "explicit maps"]
     if options.threads:
         torch.set_num_threads(options.threads)
     about = {

@@ -320,6 +320,29 @@ def test_norms_are_shared_by_layers_of_one_input_and_never_stale() -> None:
     assert not torch.equal(changed, first(x / 3))
 
 
+@pytest.mark.parametrize("is_answering", [True, False])
+def test_what_a_hook_keeps_of_the_base_layer_is_not_overwritten(is_answering: bool) -> None:
+    layer = layer_with(config_with(), nn.Linear(D_IN, D_OUT, bias=False)).train(not is_answering)
+    x = inputs()
+    kept = []
+    layer.base_layer.register_forward_hook(lambda _, inputs, output: kept.append(output))
+    with torch.set_grad_enabled(not is_answering):
+        output = layer(x)
+    torch.testing.assert_close(kept[0], x @ layer.base_layer.weight.T)
+    assert not torch.equal(output, kept[0])
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_update_in_place_has_the_gradients_of_one_that_is_not(has_bias: bool) -> None:
+    layer = layer_with(config_with(learn_curvature=True), nn.Linear(D_IN, D_OUT, bias=has_bias))
+    x = inputs()[:, :2].clone().requires_grad_()
+
+    def double(x: Tensor) -> Tensor:
+        return layer(2 * x)  # not a leaf, as inside a model
+
+    assert torch.autograd.gradcheck(double, (x,))
+
+
 def test_inference_mode_gives_the_same_answers() -> None:
     layer = layer_with(config_with()).eval()
     x = inputs()
@@ -327,7 +350,8 @@ def test_inference_mode_gives_the_same_answers() -> None:
         expected = layer(x)
     with torch.inference_mode():
         answers = [layer(x.clone()), layer(x.clone())]
-    assert all(torch.equal(answer, expected) for answer in answers)
+    for answer in answers:
+        torch.testing.assert_close(answer, expected)
 
 
 def test_single_tokens_get_the_same_update_as_whole_texts() -> None:
