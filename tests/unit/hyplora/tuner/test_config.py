@@ -10,7 +10,7 @@ from peft import PeftConfig, PeftType
 
 from hyplora import HypLoraConfig
 from hyplora.errors import ConfigError, HypLoraError
-from hyplora.tuner.config import ADAPTER_FORMAT
+from hyplora.tuner.config_checks import ADAPTER_FORMAT
 from workers.specs import HypLoraSpec
 
 PEFT_ONLY = {
