@@ -62,7 +62,10 @@ class Drivers(Protocol):
         """How a driver is."""
 
     async def stop(self, submission_id: str) -> None:
-        """Ask a driver to end; one that has ended, or was never there, is no error."""
+        """Ask a driver to end; its time to do so is counted from the first of many asks.
+
+        One that has ended, or was never there, is no error.
+        """
 
     async def log(self, submission_id: str) -> str | None:
         """Everything a driver has written; None where Ray no longer has it."""

@@ -25,8 +25,6 @@ from workers.specs import FailureCode
 logger = logging.getLogger(__name__)
 
 _SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
-_STOP_SIGNALS = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "20"}
-"""A driver that is stopped gets Ctrl-C and this long to end its workers."""
 
 
 class Dispatcher:
@@ -95,7 +93,10 @@ class Dispatcher:
                 environment={
                     TICKET_VARIABLE: ticket.model_dump_json(),
                     "MLFLOW_TRACKING_URI": self._settings.mlflow_tracking_uri,
-                    **_STOP_SIGNALS,
+                    # A driver that is stopped writes a last checkpoint and ends by itself; one
+                    # that takes longer than this is killed.
+                    "RAY_JOB_STOP_SIGNAL": "SIGTERM",
+                    "RAY_JOB_STOP_WAIT_TIME_S": str(self._settings.stop_grace_s),
                 },
                 metadata={"job_id": job.id, "name": job.name, "kind": job.kind},
             )

@@ -86,7 +86,7 @@ class RayDrivers:
         return await self._call(lambda client: _state_of(client, submission_id))
 
     async def stop(self, submission_id: str) -> None:
-        """Ask a driver to end."""
+        """Ask a driver to end; Ray signals it once, however often it is asked."""
 
         def stop(client: _TimedClient) -> None:
             try:

@@ -80,6 +80,10 @@ class ServiceSettings(BaseSettings):
     max_attempts: PositiveInt = 3
     """Submissions of one job before a lost driver fails it."""
 
+    stop_grace_s: int = Field(60, ge=5)
+    """Seconds that a driver has for its last checkpoint when it is stopped; then it is killed and
+    its last periodic checkpoint stands."""
+
     poll_interval_s: PositiveFloat = 1.0
     """Seconds between two looks at the queue, at Ray and at MLflow."""
 

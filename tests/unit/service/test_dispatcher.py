@@ -1,5 +1,6 @@
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -7,7 +8,7 @@ from jobs.specs import TICKET_VARIABLE, JobTicket
 from service.boundaries import DriverState, RunStatus
 from service.dispatcher import flatten
 from service.errors import MlflowUnavailableError, RayUnavailableError
-from tests.unit.service.stage import Stage
+from tests.unit.service.stage import Stage, make_settings
 
 
 async def test_a_driver_gets_everything_it_needs_to_know(stage: Stage) -> None:
@@ -39,6 +40,17 @@ async def test_no_secret_travels_with_a_driver(stage: Stage) -> None:
     await stage.started()
 
     assert "a-token-for-tests" not in json.dumps(dict(stage.ray.requests[0].environment))
+
+
+async def test_a_driver_that_is_stopped_has_the_operators_time_for_a_last_checkpoint(
+    tmp_path: Path,
+) -> None:
+    async with Stage(make_settings(tmp_path, stop_grace_s=90)) as stage:
+        await stage.started()
+
+        environment = stage.ray.requests[0].environment
+        assert environment["RAY_JOB_STOP_SIGNAL"] == "SIGTERM"
+        assert environment["RAY_JOB_STOP_WAIT_TIME_S"] == "90"
 
 
 async def test_the_run_holds_the_resolved_spec(stage: Stage) -> None:

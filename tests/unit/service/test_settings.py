@@ -41,6 +41,7 @@ def test_a_home_under_the_users_folder_becomes_an_absolute_path() -> None:
         ("database_url", "sqlite:///jobs.db", "give a URL"),
         ("driver_python", "python; rm -rf /", "pattern"),
         ("max_live_drivers", 0, "greater than 0"),
+        ("stop_grace_s", 4, "greater than or equal to 5"),
         ("port", 70000, "65535"),
     ],
 )
