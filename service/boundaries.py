@@ -136,6 +136,9 @@ class Runs(Protocol):
     ) -> None:
         """Log parameters, and the document as the artifact job.json; again is no error."""
 
+    async def set_status(self, run_id: str, status: RunStatus) -> None:
+        """Show a run as running, or as scheduled while its job is paused."""
+
     async def end(self, run_id: str, status: RunStatus) -> None:
         """Close a run."""
 

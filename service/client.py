@@ -125,6 +125,14 @@ class Client:
             Page[JobRead], "/v1/jobs", limit=limit, after=after, status=status
         )
 
+    def pause_job(self, job_id: str) -> JobRead:
+        """Ask for a job to leave the cluster, which may take a moment: see `status`."""
+        return self._connection.post(JobRead, f"{_job_path(job_id)}/pause")
+
+    def resume_job(self, job_id: str) -> JobRead:
+        """Queue a paused job again; it goes on from its last checkpoint."""
+        return self._connection.post(JobRead, f"{_job_path(job_id)}/resume")
+
     def cancel_job(self, job_id: str) -> JobRead:
         """Ask for the end of a job, which may take a moment: see `status` and `terminal`."""
         return self._connection.post(JobRead, f"{_job_path(job_id)}/cancel")

@@ -83,7 +83,7 @@ class Dispatcher:
             run.run_id, flatten(job.spec), ticket.model_dump(mode="json", exclude={"attempt"})
         )
         job = await self._jobs.note_run(job.id, run)
-        if job.status is JobStatus.CANCELLING:
+        if job.status.is_stopping or job.is_over(ticket.attempt):
             return
         submission_id = job.submission_id
         await self._drivers.submit(
@@ -103,14 +103,18 @@ class Dispatcher:
         )
         job = await self._jobs.note_submission(job.id, ticket.attempt)
         logger.info("submitted %s", submission_id)
-        if job.status.is_terminal:
-            # Another replica took over in the meantime, saw no driver and closed the job.
+        if job.is_over(ticket.attempt):
+            # Another replica took over in the meantime, saw no driver and gave the attempt up.
             await self._drivers.stop(submission_id)
 
     async def _open_run(self, job: Job, entrypoint: str) -> RunRef:
         known = await self._runs.read(job.run_id) if job.run_id else None
         known = known or await self._runs.find(job.id)
-        return known.ref if known else await self._runs.create(job.id, job.name, entrypoint)
+        if known is None:
+            return await self._runs.create(job.id, job.name, entrypoint)
+        if known.status is not RunStatus.RUNNING:
+            await self._runs.set_status(known.ref.run_id, RunStatus.RUNNING)
+        return known.ref
 
     async def _fail(self, job: Job, code: FailureCode, message: str) -> None:
         logger.error("%s cannot be submitted: %s", job.id, message)

@@ -9,6 +9,8 @@ ServiceError
     ├── JobNotFoundError             404 job-not-found
     ├── DataFileNotFoundError        404 file-not-found
     ├── JobAlreadyEndedError         409 job-already-ended
+    ├── JobNotPausableError          409 job-not-pausable
+    ├── JobNotPausedError            409 job-not-paused
     ├── RequestTooLargeError         413 request-too-large
     ├── UploadTooLargeError          413 upload-too-large
     ├── RequestInvalidError          422 request-invalid
@@ -141,6 +143,18 @@ class JobAlreadyEndedError(ProblemError):
     """The job has ended and cannot be cancelled."""
 
     code, status = "job-already-ended", 409
+
+
+class JobNotPausableError(ProblemError):
+    """The job has ended or is being cancelled and cannot be paused."""
+
+    code, status = "job-not-pausable", 409
+
+
+class JobNotPausedError(ProblemError):
+    """The job is not paused and cannot be resumed."""
+
+    code, status = "job-not-paused", 409
 
 
 class RequestTooLargeError(ProblemError):

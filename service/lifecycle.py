@@ -1,8 +1,9 @@
 """The verbs of a job's life. Each is one transaction that locks the job's row first.
 
-Users submit and cancel; the control loop does the rest. Every change of status goes through
-`_move`, which holds it to the table in `service.states` and writes the event that clients see.
-Since the row is locked before an event is written, a job's events commit in the order of their ids.
+Users submit, pause, resume and cancel; the control loop does the rest. Every change of status goes
+through `_move`, which holds it to the table in `service.states` and writes the event that clients
+see. Since the row is locked before an event is written, a job's events commit in the order of their
+ids.
 """
 
 import re
@@ -22,12 +23,16 @@ from service.errors import (
     FieldError,
     JobAlreadyEndedError,
     JobNotFoundError,
+    JobNotPausableError,
+    JobNotPausedError,
 )
 from service.states import JobStatus, require_transition
 from service.tables import Job, JobEvent, UploadedFile, utc_now
 
+_STOPPING = [status for status in JobStatus if status.is_stopping]
 _JOB_ID = re.compile(r"job-[0-9a-f]{16}")
-_CLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt > 0)
+_UNCLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt == Job.paused_attempt)
+_CLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt > Job.paused_attempt)
 _UNSUBMITTED = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_(None))
 
 
@@ -50,6 +55,7 @@ class Jobs:
             status=JobStatus.QUEUED,
             spec=spec.model_dump(mode="json"),
             attempt=0,
+            paused_attempt=0,
             created_at=utc_now(),
         )
         async with self._database.writing() as session:
@@ -91,8 +97,45 @@ class Jobs:
             jobs = (await session.scalars(query)).all()
         return jobs[:limit], len(jobs) > limit
 
+    async def pause(self, job_id: str) -> Job:
+        """Take a job off the cluster; one that may have a driver is `pausing` until that is gone.
+
+        Raises:
+            JobNotFoundError: If there is none.
+            JobNotPausableError: If it has ended or is being cancelled.
+        """
+        async with self._locked(job_id) as (session, job):
+            if job.status.is_terminal:
+                raise JobNotPausableError(
+                    f"{job_id} has already {_ended(job.status)}; there is nothing left to pause"
+                )
+            if job.status is JobStatus.CANCELLING:
+                raise JobNotPausableError(f"{job_id} is being cancelled, which cannot be undone")
+            if job.status not in {JobStatus.PAUSING, JobStatus.PAUSED}:
+                has_no_driver = job.is_over(job.attempt)
+                after = JobStatus.PAUSED if has_no_driver else JobStatus.PAUSING
+                _move(session, job, after, "paused by the user")
+            return job
+
+    async def resume(self, job_id: str) -> Job:
+        """Queue a paused job again; its next attempt goes on from its last checkpoint.
+
+        Raises:
+            JobNotFoundError: If there is none.
+            JobNotPausedError: If it is not paused.
+        """
+        async with self._locked(job_id) as (session, job):
+            if job.status is JobStatus.PAUSING:
+                raise JobNotPausedError(f"{job_id} is still pausing; resume it once it is paused")
+            if job.status is not JobStatus.PAUSED:
+                raise JobNotPausedError(
+                    f"{job_id} is {job.status}; only a job that is paused can be resumed"
+                )
+            _move(session, job, JobStatus.QUEUED, "resumed by the user")
+            return job
+
     async def cancel(self, job_id: str) -> Job:
-        """End a job; one that may have a driver is `cancelling` until that has stopped.
+        """End a job; one that exists outside is `cancelling` until that is cleared up.
 
         Raises:
             JobNotFoundError: If there is none.
@@ -102,8 +145,7 @@ class Jobs:
             if job.status.is_terminal:
                 raise JobAlreadyEndedError(f"{job_id} has already {_ended(job.status)}")
             if job.status is not JobStatus.CANCELLING:
-                is_untouched = job.status is JobStatus.QUEUED and job.attempt == 0
-                after = JobStatus.CANCELLED if is_untouched else JobStatus.CANCELLING
+                after = JobStatus.CANCELLING if job.attempt > 0 else JobStatus.CANCELLED
                 _move(session, job, after, "cancelled by the user")
             return job
 
@@ -111,20 +153,19 @@ class Jobs:
         """Jobs to compare with Ray and MLflow: a driver of theirs may be there."""
         has_driver = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_not(None))
         async with self._database.reading() as session:
-            return await _oldest(session, or_(has_driver, Job.status == JobStatus.CANCELLING))
+            return await _oldest(session, or_(has_driver, Job.status.in_(_STOPPING)))
 
     async def awaiting_driver(self, max_live: int) -> Sequence[Job]:
-        """Jobs to submit: those that were begun, then as many new ones as there is room for.
+        """Jobs to submit: those that were begun, then as many others as there is room for.
 
         Args:
             max_live: Most jobs that may be on the cluster together.
         """
-        on_cluster = or_(Job.status.in_([JobStatus.RUNNING, JobStatus.CANCELLING]), _CLAIMED)
-        untouched = and_(Job.status == JobStatus.QUEUED, Job.attempt == 0)
+        on_cluster = or_(Job.status.in_([JobStatus.RUNNING, *_STOPPING]), _CLAIMED)
         async with self._database.reading() as session:
             num_live = await session.scalar(select(func.count()).where(on_cluster)) or 0
             begun = await _oldest(session, or_(_CLAIMED, _UNSUBMITTED))
-            return [*begun, *await _oldest(session, untouched, max(0, max_live - num_live))]
+            return [*begun, *await _oldest(session, _UNCLAIMED, max(0, max_live - num_live))]
 
     async def claim(self, job_id: str) -> Job | None:
         """Note, before anything is done outside, that the job may now exist there.
@@ -135,7 +176,9 @@ class Jobs:
         async with self._locked(job_id) as (_, job):
             if job.status not in {JobStatus.QUEUED, JobStatus.RUNNING}:
                 return None
-            job.attempt = max(job.attempt, 1)
+            if job.attempt == job.paused_attempt:
+                job.attempt += 1
+                job.submitted_at = None
             return job
 
     async def note_run(self, job_id: str, run: RunRef) -> Job:
@@ -145,9 +188,9 @@ class Jobs:
             return job
 
     async def note_submission(self, job_id: str, attempt: int) -> Job:
-        """Note that Ray has an attempt, if that is still the current one."""
+        """Note that Ray has an attempt, unless that was given up in the meantime."""
         async with self._locked(job_id) as (session, job):
-            if job.attempt == attempt:
+            if not job.is_over(attempt):
                 job.submitted_at = utc_now()
                 if job.status is JobStatus.QUEUED:
                     _move(session, job, JobStatus.RUNNING)
@@ -174,6 +217,21 @@ class Jobs:
                 text = f"{reason}; starting attempt {job.attempt}"
                 session.add(_event(job, "message", {"level": "warning", "text": text}))
 
+    async def note_pause(self, job_id: str, attempt: int, progress: dict[str, Any] | None) -> None:
+        """Give up an attempt until the user resumes the job.
+
+        Args:
+            job_id: The job.
+            attempt: The attempt that ended; nothing happens if another is current by now.
+            progress: How far the training was.
+        """
+        async with self._locked(job_id) as (session, job):
+            if job.status is JobStatus.PAUSING and job.attempt == attempt:
+                if progress is not None:
+                    _set_progress(session, job, progress)
+                job.paused_attempt = attempt
+                _move(session, job, JobStatus.PAUSED)
+
     async def end(
         self,
         job_id: str,
@@ -184,9 +242,9 @@ class Jobs:
         failure: dict[str, Any] | None = None,
         model_version: dict[str, Any] | None = None,
     ) -> None:
-        """Give a job its final status; a job that has one keeps it."""
+        """Give a job its final status; one that has ended or is paused by now stays as it is."""
         async with self._locked(job_id) as (session, job):
-            if job.status.is_terminal:
+            if job.status.is_terminal or job.status is JobStatus.PAUSED:
                 return
             if progress is not None:
                 _set_progress(session, job, progress)
@@ -246,7 +304,7 @@ def _move(session: AsyncSession, job: Job, status: JobStatus, reason: str | None
     require_transition(job.status, status)
     previous, job.status = job.status, status
     if status is JobStatus.RUNNING:
-        job.started_at = utc_now()
+        job.started_at = job.started_at or utc_now()
     if status.is_terminal:
         job.finished_at = utc_now()
     session.add(_status_event(job, previous, reason))

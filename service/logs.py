@@ -68,7 +68,7 @@ class Logs:
         num_sent = 0
         while True:
             try:
-                if job.status.is_terminal or attempt < job.attempt:
+                if job.is_over(attempt):
                     yield (await self._read(job, attempt))[num_sent:]
                     return
                 async for text, position in self._tail(job):

@@ -9,8 +9,8 @@ from service.tables import Job
 from workers.specs import RunMetric
 
 _RESOLUTION = 1 / 1000
-"""Progress is noted at most once in this part of the time gone by, so that the history of a job
-grows with the logarithm of its duration."""
+"""Progress is noted at most once in this part of the time since the attempt was submitted, so that
+the history of a job grows with the logarithm of its duration."""
 
 
 def progress_of(metrics: Mapping[str, float]) -> dict[str, Any] | None:
@@ -36,9 +36,9 @@ def is_due(job: Job, progress: Mapping[str, Any], now: datetime) -> bool:
     """Whether progress is new, and worth an entry in the job's history."""
     if progress == job.progress:
         return False
-    if job.progress_at is None or job.started_at is None:
+    if job.progress_at is None or job.submitted_at is None:
         return True
-    return now - job.progress_at >= (now - job.started_at) * _RESOLUTION
+    return now - job.progress_at >= (now - job.submitted_at) * _RESOLUTION
 
 
 def _finite(metrics: Mapping[str, float], metric: RunMetric) -> float | None:

@@ -32,6 +32,7 @@ class Observation:
 
     status: JobStatus
     attempt: int
+    paused_attempt: int
     max_attempts: int
     driver: DriverReport
     run: RunReport | None
@@ -69,13 +70,18 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """The driver is gone, until the user resumes the job."""
+
+
+@dataclass(frozen=True)
 class Retry:
     """The driver is gone and left no result."""
 
     reason: str
 
 
-Action = Wait | StopDriver | Succeed | Fail | Cancel | Retry
+Action = Wait | StopDriver | Succeed | Fail | Cancel | Pause | Retry
 
 
 def decide(seen: Observation) -> Action:
@@ -87,17 +93,20 @@ def decide(seen: Observation) -> Action:
     outcome = _recorded_outcome(seen.run)
     if seen.driver.state.is_live:
         is_hung = outcome and seen.run and seen.run.seconds_since_end > _LINGER_S
-        return StopDriver() if seen.status is JobStatus.CANCELLING or is_hung else Wait()
+        return StopDriver() if seen.status.is_stopping or is_hung else Wait()
     if outcome:
         return outcome
     if seen.status is JobStatus.CANCELLING:
         return Cancel()
+    if seen.status is JobStatus.PAUSING:
+        return Pause()
     reason = _describe_loss(seen)
-    if seen.attempt < seen.max_attempts:
+    num_attempts = seen.attempt - seen.paused_attempt
+    if num_attempts < seen.max_attempts:
         return Retry(reason)
     return Fail(
         FailureCode.DRIVER_LOST,
-        f"{reason}; that was the last of {seen.attempt} attempts, see the end of the job's log",
+        f"{reason}; that was the last of {num_attempts} attempts, see the end of the job's log",
     )
 
 
@@ -155,6 +164,8 @@ class Reconciler:
                 logger.warning("%s: %s", job.id, reason)
                 await self._keep_log(job, seen.run)
                 await self._jobs.retry(job.id, job.attempt, reason)
+            case Pause():
+                await self._pause(job, seen.run)
             case Cancel():
                 await self._end(job, seen.run, JobStatus.CANCELLED)
             case Fail() as outcome:
@@ -166,12 +177,22 @@ class Reconciler:
         # The driver first: once it has ended, what it recorded is there to be read.
         driver = await self._drivers.report(job.submission_id)
         run = await (self._runs.read(job.run_id) if job.run_id else self._runs.find(job.id))
-        return Observation(job.status, job.attempt, self._max_attempts, driver, run)
+        return Observation(
+            job.status, job.attempt, job.paused_attempt, self._max_attempts, driver, run
+        )
 
     async def _note_progress(self, job: Job, run: RunReport | None) -> None:
         progress = progress_of(run.metrics) if run else None
         if progress and is_due(job, progress, utc_now()):
             await self._jobs.note_progress(job.id, progress)
+
+    async def _pause(self, job: Job, run: RunReport | None) -> None:
+        await self._keep_log(job, run)
+        if run:
+            await self._runs.set_status(run.ref.run_id, RunStatus.SCHEDULED)
+        progress = progress_of(run.metrics) if run else None
+        await self._jobs.note_pause(job.id, job.attempt, progress)
+        logger.info("%s is paused", job.id)
 
     async def _end(
         self,

@@ -78,7 +78,7 @@ class ServiceSettings(BaseSettings):
     """Jobs that are on the Ray cluster at a time; the others stay queued here."""
 
     max_attempts: PositiveInt = 3
-    """Submissions of one job before a lost driver fails it."""
+    """Submissions of one job before a lost driver fails it; counted anew after a pause."""
 
     stop_grace_s: int = Field(60, ge=5)
     """Seconds that a driver has for its last checkpoint when it is stopped; then it is killed and

@@ -10,6 +10,8 @@ class JobStatus(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -20,14 +22,35 @@ class JobStatus(StrEnum):
         """Whether the job has ended for good."""
         return not TRANSITIONS[self]
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the job's driver is asked to end."""
+        return self in {JobStatus.PAUSING, JobStatus.CANCELLING}
+
 
 TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = MappingProxyType(
     {
-        # To cancelling once the dispatcher has claimed the job: a driver may exist by then.
+        # To pausing or cancelling once the dispatcher has claimed the job: a driver may exist by
+        # then.
         JobStatus.QUEUED: frozenset(
-            {JobStatus.RUNNING, JobStatus.CANCELLING, JobStatus.CANCELLED, JobStatus.FAILED}
+            {
+                JobStatus.RUNNING,
+                JobStatus.PAUSING,
+                JobStatus.PAUSED,
+                JobStatus.CANCELLING,
+                JobStatus.CANCELLED,
+                JobStatus.FAILED,
+            }
         ),
-        JobStatus.RUNNING: frozenset({JobStatus.CANCELLING, JobStatus.SUCCEEDED, JobStatus.FAILED}),
+        JobStatus.RUNNING: frozenset(
+            {JobStatus.PAUSING, JobStatus.CANCELLING, JobStatus.SUCCEEDED, JobStatus.FAILED}
+        ),
+        # To succeeded or failed as from cancelling.
+        JobStatus.PAUSING: frozenset(
+            {JobStatus.PAUSED, JobStatus.CANCELLING, JobStatus.SUCCEEDED, JobStatus.FAILED}
+        ),
+        # To cancelling if the job has an MLflow run, which is still to be closed.
+        JobStatus.PAUSED: frozenset({JobStatus.QUEUED, JobStatus.CANCELLING, JobStatus.CANCELLED}),
         # To succeeded or failed when the driver recorded an outcome before it was stopped.
         JobStatus.CANCELLING: frozenset(
             {JobStatus.CANCELLED, JobStatus.SUCCEEDED, JobStatus.FAILED}

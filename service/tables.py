@@ -84,6 +84,9 @@ class Job(Base):
     attempt: Mapped[int] = mapped_column(default=0)
     """Submissions so far. While it is 0, nothing of the job exists outside this database."""
 
+    paused_attempt: Mapped[int] = mapped_column(default=0)
+    """The attempt that the last pause gave up. While it is the current one, no driver exists."""
+
     submitted_at: Mapped[datetime | None]
     """When Ray took the current attempt; empty while the dispatcher still has to submit it."""
 
@@ -106,6 +109,10 @@ class Job(Base):
     def submission_id(self) -> str:
         """Id of the current attempt on the Ray cluster."""
         return self.submission_id_of(self.attempt)
+
+    def is_over(self, attempt: int) -> bool:
+        """Whether an attempt has been given up, or the job has ended."""
+        return self.terminal or attempt < self.attempt or attempt <= self.paused_attempt
 
     def submission_id_of(self, attempt: int) -> str:
         """Id of an attempt on the Ray cluster; no two attempts share one."""

@@ -123,6 +123,10 @@ class MlflowRuns:
 
         await self._call(describe)
 
+    async def set_status(self, run_id: str, status: RunStatus) -> None:
+        """Show a run as running, or as scheduled while its job is paused."""
+        await self._call(lambda: self._client.update_run(run_id, status))
+
     async def end(self, run_id: str, status: RunStatus) -> None:
         """Close a run."""
         await self._call(lambda: self._client.set_terminated(run_id, status))
@@ -170,10 +174,12 @@ class MlflowRuns:
 
 
 def _report(run: Run) -> RunReport:
-    ended_ms = run.info.end_time
+    status = RunStatus(run.info.status)
+    # A run that was opened again keeps the time at which it was closed.
+    ended_ms = run.info.end_time if status.is_ended else None
     return RunReport(
         ref=RunRef(run.info.run_id, run.info.experiment_id),
-        status=RunStatus(run.info.status),
+        status=status,
         tags=run.data.tags,
         metrics=run.data.metrics,
         seconds_since_end=max(0.0, time.time() - ended_ms / 1000) if ended_ms else 0.0,

@@ -1,4 +1,4 @@
-"""Jobs: submit, look up, list, cancel."""
+"""Jobs: submit, look up, list, pause, resume, cancel."""
 
 from typing import Annotated, Any
 
@@ -11,6 +11,8 @@ from service.errors import (
     DataFileNotFoundError,
     JobAlreadyEndedError,
     JobNotFoundError,
+    JobNotPausableError,
+    JobNotPausedError,
     RequestInvalidError,
     RequestTooLargeError,
     SpecInvalidError,
@@ -58,7 +60,22 @@ async def read_job(job_id: str, jobs: JobsPart, views: ViewsPart) -> JobRead:
     return views.job(await jobs.get(job_id))
 
 
+@router.post("/{job_id}/pause", responses=problems(JobNotFoundError, JobNotPausableError))
+async def pause_job(job_id: str, jobs: JobsPart, views: ViewsPart) -> JobRead:
+    """Take a job off the cluster; while its driver writes a last checkpoint, it is `pausing`.
+
+    A job that is `pausing` or `paused` already stays so.
+    """
+    return views.job(await jobs.pause(job_id))
+
+
+@router.post("/{job_id}/resume", responses=problems(JobNotFoundError, JobNotPausedError))
+async def resume_job(job_id: str, jobs: JobsPart, views: ViewsPart) -> JobRead:
+    """Queue a paused job again; it goes on from its last checkpoint."""
+    return views.job(await jobs.resume(job_id))
+
+
 @router.post("/{job_id}/cancel", responses=problems(JobNotFoundError, JobAlreadyEndedError))
 async def cancel_job(job_id: str, jobs: JobsPart, views: ViewsPart) -> JobRead:
-    """End a job; while its driver still has to stop, the job is `cancelling`."""
+    """End a job; while its driver writes a last checkpoint and stops, it is `cancelling`."""
     return views.job(await jobs.cancel(job_id))

@@ -136,6 +136,20 @@ async def test_a_run_is_closed(runs: MlflowRuns, status: RunStatus) -> None:
     assert report.status is status
 
 
+async def test_a_run_is_scheduled_while_its_job_is_paused_and_then_runs_again(
+    runs: MlflowRuns, client: MlflowClient
+) -> None:
+    ref = await runs.create("job-9", "sums", "")
+    client.set_terminated(ref.run_id, "KILLED", end_time=1)
+
+    for status in (RunStatus.SCHEDULED, RunStatus.RUNNING):
+        await runs.set_status(ref.run_id, status)
+
+        report = await runs.read(ref.run_id)
+        assert report is not None
+        assert (report.status, report.seconds_since_end) == (status, 0.0)
+
+
 async def test_a_log_is_kept_with_the_run_and_read_back(runs: MlflowRuns) -> None:
     ref = await runs.create("job-7", "sums", "")
     await runs.save_log(ref.run_id, 2, "first\nsecond ü\n")

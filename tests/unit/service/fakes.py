@@ -153,6 +153,9 @@ class FakeMlflow:
         self.documents[run_id] = document
         self._leave()
 
+    async def set_status(self, run_id: str, status: RunStatus) -> None:
+        await self.end(run_id, status)
+
     async def end(self, run_id: str, status: RunStatus) -> None:
         await self._arrive()
         self.runs[run_id] = replace(self.runs[run_id], status=status)

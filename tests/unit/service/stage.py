@@ -122,6 +122,21 @@ class Stage:
         assert (await self.job(job_id))["status"] == "running"
         return job_id
 
+    async def ask(self, job_id: str, verb: str) -> dict[str, Any]:
+        """Pause, resume or cancel a job and return what the API answers."""
+        response = await self.client.post(f"/v1/jobs/{job_id}/{verb}")
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def pause(self, job_id: str, attempt: int = 1) -> None:
+        """Pause a running job and let its driver end."""
+        assert (await self.ask(job_id, "pause"))["status"] == "pausing"
+        await self.work()
+        self.ray.end(f"{job_id}-a{attempt}", DriverState.STOPPED)
+        await self.work()
+        assert (await self.job(job_id))["status"] == "paused"
+
     def run_id(self, job_id: str) -> str:
         """The one run of a job."""
         (run_id,) = [

@@ -79,6 +79,48 @@ async def test_a_service_killed_at_any_moment_carries_a_cancellation_out(
 
 
 @pytest.mark.parametrize(("kill_at", "takes_effect"), MOMENTS)
+async def test_a_service_killed_at_any_moment_carries_a_pause_out(
+    tmp_path: Path, kill_at: int, takes_effect: bool
+) -> None:
+    async with Stage(make_settings(tmp_path)) as stage:
+        job_id = await stage.submit()
+        stage.fault.kill_at, stage.fault.takes_effect = kill_at, takes_effect
+
+        await work_until_killed(stage)
+        await stage.ask(job_id, "pause")
+        await work_through_death(stage)
+        for submission_id in stage.ray.stops:
+            stage.ray.end(submission_id, DriverState.STOPPED)
+        await work_through_death(stage)
+
+        assert_every_moment_is_tested(stage, kill_at)
+        assert (await stage.statuses(job_id))[-1] == "paused"
+        assert not any(driver.state.is_live for driver in stage.ray.drivers.values())
+        assert {run.status for run in stage.mlflow.runs.values()} <= {RunStatus.SCHEDULED}
+
+
+@pytest.mark.parametrize(("kill_at", "takes_effect"), MOMENTS)
+async def test_a_service_killed_at_any_moment_resumes_a_job_once(
+    tmp_path: Path, kill_at: int, takes_effect: bool
+) -> None:
+    async with Stage(make_settings(tmp_path)) as stage:
+        job_id = await stage.started()
+        await stage.pause(job_id)
+        await stage.ask(job_id, "resume")
+        stage.fault.num_calls = 0
+        stage.fault.kill_at, stage.fault.takes_effect = kill_at, takes_effect
+
+        await work_through_death(stage)
+        await work_through_death(stage)
+
+        assert_every_moment_is_tested(stage, kill_at)
+        job = await stage.job(job_id)
+        assert (job["status"], job["attempt"]) == ("running", 2)
+        assert set(stage.ray.drivers) == {f"{job_id}-a1", f"{job_id}-a2"}
+        assert [run.status for run in stage.mlflow.runs.values()] == [RunStatus.RUNNING]
+
+
+@pytest.mark.parametrize(("kill_at", "takes_effect"), MOMENTS)
 async def test_a_service_killed_at_any_moment_counts_a_lost_driver_once(
     tmp_path: Path, kill_at: int, takes_effect: bool
 ) -> None:

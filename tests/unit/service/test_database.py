@@ -12,7 +12,8 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.schema import CreateTable
 
 from service.database import Database
-from service.tables import Base, JobEvent, LeaseRow, UploadedFile, utc_now
+from service.states import JobStatus
+from service.tables import Base, Job, JobEvent, LeaseRow, UploadedFile, utc_now
 
 
 @pytest.fixture
@@ -48,6 +49,33 @@ async def test_an_upgrade_keeps_what_is_there(database: Database) -> None:
 
     async with database.reading() as session:
         assert await session.get(UploadedFile, "file-1") is not None
+
+
+async def test_an_older_service_tries_jobs_again_that_were_paused(database: Database) -> None:
+    await database.upgrade()
+    async with database.writing() as session:
+        statuses = [JobStatus.PAUSED, JobStatus.PAUSING, JobStatus.SUCCEEDED]
+        session.add_all([_job(number, status) for number, status in enumerate(statuses)])
+
+    await database.migrate("-1")
+
+    async with database.reading() as session:
+        query = text("SELECT status FROM jobs ORDER BY id")
+        assert (await session.scalars(query)).all() == ["queued", "running", "succeeded"]
+
+
+async def test_jobs_of_an_older_service_have_never_been_paused(database: Database) -> None:
+    await database.upgrade()
+    await database.migrate("-1")
+    columns = "id, kind, name, status, spec, attempt, created_at"
+    values = "'job-1', 'finetune', 'n', 'running', '{}', 2, '2026-03-01 00:00:00.000000'"
+    async with database.writing() as session:
+        await session.execute(text(f"INSERT INTO jobs ({columns}) VALUES ({values})"))  # noqa: S608
+
+    await database.upgrade()
+
+    async with database.reading() as session:
+        assert (await session.get_one(Job, "job-1")).paused_attempt == 0
 
 
 @pytest.mark.parametrize("table", Base.metadata.sorted_tables, ids=str)
@@ -146,6 +174,10 @@ def _file(file_id: str) -> UploadedFile:
     return UploadedFile(
         id=file_id, filename="a", size_bytes=1, sha256="0", num_rows=1, created_at=utc_now()
     )
+
+
+def _job(number: int, status: JobStatus) -> Job:
+    return Job(id=f"job-{number}", kind="k", name="n", status=status, spec={}, created_at=utc_now())
 
 
 async def _differences(database: Database) -> list[object]:

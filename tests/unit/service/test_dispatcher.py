@@ -106,6 +106,54 @@ async def test_a_job_that_is_being_cancelled_still_takes_its_place(stage: Stage)
     assert (await stage.job(jobs[2]))["status"] == "queued"
 
 
+async def test_a_pausing_job_takes_a_place_and_a_paused_one_does_not(stage: Stage) -> None:
+    train = await stage.upload()
+    jobs = [await stage.submit(train=train) for _ in range(3)]
+    await stage.work()
+    await stage.ask(jobs[0], "pause")
+    await stage.work(2)
+    assert (await stage.job(jobs[2]))["status"] == "queued"
+
+    stage.ray.end(f"{jobs[0]}-a1", DriverState.STOPPED)
+    await stage.work()
+
+    statuses = [(await stage.job(job_id))["status"] for job_id in jobs]
+    assert statuses == ["paused", "running", "running"]
+
+
+async def test_a_resumed_job_goes_on_as_the_next_attempt_of_the_same_run(stage: Stage) -> None:
+    job_id = await stage.started()
+    started_at = (await stage.job(job_id))["started_at"]
+    await stage.pause(job_id)
+    await stage.ask(job_id, "resume")
+
+    await stage.work()
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["attempt"], job["started_at"]) == ("running", 2, started_at)
+    tickets = [json.loads(r.environment[TICKET_VARIABLE]) for r in stage.ray.requests]
+    assert [ticket.pop("attempt") for ticket in tickets] == [1, 2]
+    assert tickets[0] == tickets[1]
+    assert stage.ray.requests[1].submission_id == f"{job_id}-a2"
+    assert stage.mlflow.runs[stage.run_id(job_id)].status is RunStatus.RUNNING
+    assert (await stage.statuses(job_id))[-2:] == ["queued", "running"]
+
+
+async def test_a_resumed_job_waits_for_room(stage: Stage) -> None:
+    train = await stage.upload()
+    jobs = [await stage.submit(train=train) for _ in range(3)]
+    await stage.work()
+    await stage.pause(jobs[0])
+    await stage.ask(jobs[0], "resume")
+
+    await stage.work(2)
+    assert (await stage.job(jobs[0]))["status"] == "queued"
+
+    stage.succeed(jobs[1])
+    await stage.work()
+    assert (await stage.job(jobs[0]))["status"] == "running"
+
+
 @pytest.mark.parametrize("part", ["ray", "mlflow"])
 async def test_jobs_stay_in_the_queue_untouched_while_a_part_is_away(
     stage: Stage, part: str
@@ -140,6 +188,29 @@ async def test_a_job_cancelled_while_it_is_being_submitted_gets_no_driver(
     assert not stage.ray.drivers
     assert await stage.statuses(job_id) == ["queued", "cancelling", "cancelled"]
     assert stage.mlflow.runs[stage.run_id(job_id)].status is RunStatus.KILLED
+
+
+async def test_a_job_paused_while_it_is_being_submitted_gets_no_driver_until_it_is_resumed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await stage.submit()
+    describe = stage.mlflow.describe
+
+    async def pause_meanwhile(*arguments: object) -> None:
+        assert (await stage.ask(job_id, "pause"))["status"] == "pausing"
+        await describe(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage.mlflow, "describe", pause_meanwhile)
+    await stage.work(2)
+    monkeypatch.undo()
+    assert not stage.ray.drivers
+    assert await stage.statuses(job_id) == ["queued", "pausing", "paused"]
+
+    await stage.ask(job_id, "resume")
+    await stage.work()
+
+    assert set(stage.ray.drivers) == {f"{job_id}-a2"}
+    assert len(stage.mlflow.runs) == 1
 
 
 async def test_a_driver_submitted_while_its_job_is_cancelled_is_stopped(
@@ -181,6 +252,29 @@ async def test_a_driver_whose_job_another_replica_has_closed_is_stopped(
 
     assert stage.ray.stops == [f"{job_id}-a1"]
     assert (await stage.job(job_id))["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+async def test_a_driver_whose_attempt_another_replica_has_given_up_to_a_pause_is_stopped(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, is_resumed: bool
+) -> None:
+    job_id = await stage.submit()
+    submit = stage.ray.submit
+
+    async def stall_while_the_other_replica_acts(request: object) -> None:
+        await stage.ask(job_id, "pause")
+        monkeypatch.undo()
+        await stage.parts.control_loop.work_once()
+        if is_resumed:
+            await stage.ask(job_id, "resume")
+        await submit(request)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage.ray, "submit", stall_while_the_other_replica_acts)
+
+    await stage.work()
+
+    assert stage.ray.stops == [f"{job_id}-a1"]
+    assert (await stage.job(job_id))["status"] == ("queued" if is_resumed else "paused")
 
 
 async def test_a_job_whose_file_has_vanished_fails_with_what_to_do(stage: Stage) -> None:

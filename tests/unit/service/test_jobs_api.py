@@ -137,7 +137,8 @@ async def test_a_base_model_that_looks_like_a_folder_is_left_to_the_workers(stag
 
 @pytest.mark.parametrize("job_id", ["job-0123456789abcdef", "nonsense", "job-%00", "%F0%9F"])
 async def test_an_unknown_job_is_not_found(stage: Stage, job_id: str) -> None:
-    requests = [("GET", ""), ("POST", "/cancel"), ("GET", "/events"), ("GET", "/logs")]
+    reads, verbs = ["", "/events", "/logs"], ["/pause", "/resume", "/cancel"]
+    requests = [("GET", read) for read in reads] + [("POST", verb) for verb in verbs]
     for method, verb in requests:
         response = await stage.client.request(method, f"/v1/jobs/{job_id}{verb}")
 
@@ -242,6 +243,93 @@ async def test_a_job_that_has_ended_cannot_be_cancelled(stage: Stage) -> None:
     assert response.status_code == 409
     assert response.json()["code"] == "job-already-ended"
     assert "already been cancelled" in response.json()["detail"]
+
+
+async def test_a_job_that_still_waits_is_paused_at_once_and_not_dispatched(stage: Stage) -> None:
+    job_id = await stage.submit()
+
+    job = await stage.ask(job_id, "pause")
+    await stage.work(2)
+
+    assert (job["status"], job["terminal"], job["attempt"]) == ("paused", False, 0)
+    assert not stage.ray.drivers
+    assert not stage.mlflow.runs
+    assert await stage.statuses(job_id) == ["queued", "paused"]
+
+
+async def test_a_job_that_was_paused_in_the_queue_is_resumed_as_if_nothing_had_been(
+    stage: Stage,
+) -> None:
+    job_id = await stage.submit()
+    await stage.ask(job_id, "pause")
+
+    assert (await stage.ask(job_id, "resume"))["status"] == "queued"
+    await stage.work()
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["attempt"]) == ("running", 1)
+
+
+async def test_a_job_that_was_paused_in_the_queue_is_cancelled_at_once(stage: Stage) -> None:
+    job_id = await stage.submit()
+    await stage.ask(job_id, "pause")
+
+    assert (await stage.ask(job_id, "cancel"))["status"] == "cancelled"
+
+
+async def test_a_resumed_job_that_waits_again_is_paused_at_once(stage: Stage) -> None:
+    job_id = await stage.started()
+    await stage.pause(job_id)
+    await stage.ask(job_id, "resume")
+
+    assert (await stage.ask(job_id, "pause"))["status"] == "paused"
+
+
+async def test_pausing_again_changes_nothing(stage: Stage) -> None:
+    job_id = await stage.started()
+
+    answers = [await stage.ask(job_id, "pause") for _ in range(2)]
+    assert [job["status"] for job in answers] == ["pausing", "pausing"]
+    stage.ray.drivers.clear()
+    await stage.work()
+
+    assert (await stage.ask(job_id, "pause"))["status"] == "paused"
+    assert await stage.statuses(job_id) == ["queued", "running", "pausing", "paused"]
+
+
+@pytest.mark.parametrize("status", ["cancelling", "cancelled", "succeeded"])
+async def test_a_job_that_ends_or_has_ended_cannot_be_paused(stage: Stage, status: str) -> None:
+    job_id = await stage.started()
+    if status == "succeeded":
+        stage.succeed(job_id)
+    else:
+        await stage.ask(job_id, "cancel")
+    if status == "cancelled":
+        stage.ray.drivers.clear()
+    if status != "cancelling":
+        await stage.work()
+
+    response = await stage.client.post(f"/v1/jobs/{job_id}/pause")
+
+    assert response.status_code == 409
+    assert response.json()["code"] == "job-not-pausable"
+    assert status.removesuffix("ling") in response.json()["detail"]
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "pausing", "succeeded"])
+async def test_a_job_that_is_not_paused_cannot_be_resumed(stage: Stage, status: str) -> None:
+    job_id = await (stage.submit() if status == "queued" else stage.started())
+    if status == "pausing":
+        await stage.ask(job_id, "pause")
+    if status == "succeeded":
+        stage.succeed(job_id)
+        await stage.work()
+
+    response = await stage.client.post(f"/v1/jobs/{job_id}/resume")
+
+    assert response.status_code == 409
+    assert response.json()["code"] == "job-not-paused"
+    assert status in response.json()["detail"]
 
 
 async def test_many_jobs_submitted_together_are_all_kept(stage: Stage) -> None:

@@ -98,6 +98,27 @@ async def test_a_followed_log_goes_through_all_attempts_until_the_job_ends(stage
     assert await following == "first\n--- attempt 2 ---\nsecond\nthird\n"
 
 
+async def test_a_followed_log_goes_on_after_a_pause_though_ray_has_forgotten_the_driver(
+    stage: Stage,
+) -> None:
+    job_id = await stage.started()
+    stage.ray.logs[f"{job_id}-a1"] = "first\n"
+    await stage.pause(job_id)
+    stage.ray.drivers.clear()
+    stage.ray.logs.clear()
+    following = asyncio.create_task(log(stage, job_id, "?follow=true"))
+
+    await asyncio.sleep(0.01)
+    assert not following.done()
+    await stage.ask(job_id, "resume")
+    await stage.work()
+    stage.ray.logs[f"{job_id}-a2"] = "second\n"
+    stage.succeed(job_id, attempt=2)
+    await stage.work()
+
+    assert await following == "first\n--- attempt 2 ---\nsecond\n"
+
+
 async def test_a_followed_log_of_an_ended_job_is_its_whole_log(stage: Stage) -> None:
     job_id = await stage.started()
     stage.ray.logs[f"{job_id}-a1"] = "all of it\n"

@@ -32,18 +32,18 @@ def test_steps_are_whole_numbers() -> None:
 
 
 def test_the_first_progress_is_always_told() -> None:
-    assert is_due(Job(started_at=START), {"step": 1}, START)
+    assert is_due(Job(submitted_at=START), {"step": 1}, START)
 
 
 def test_unchanged_progress_is_not_told_again() -> None:
-    job = Job(started_at=START, progress={"step": 1}, progress_at=START)
+    job = Job(submitted_at=START, progress={"step": 1}, progress_at=START)
 
     assert not is_due(job, {"step": 1}, START + timedelta(days=1))
 
 
 def test_a_short_job_tells_every_second_and_a_long_one_now_and_then() -> None:
     def told_in(duration: timedelta) -> int:
-        job, now, num_told = Job(started_at=START), START, 0
+        job, now, num_told = Job(submitted_at=START), START, 0
         while now < START + duration:
             now += timedelta(seconds=1)
             progress = {"step": (now - START).total_seconds()}
@@ -54,3 +54,11 @@ def test_a_short_job_tells_every_second_and_a_long_one_now_and_then() -> None:
 
     assert told_in(timedelta(minutes=10)) == 600
     assert told_in(timedelta(hours=10)) < 6000
+
+
+def test_a_job_that_was_paused_for_long_tells_every_second_again() -> None:
+    resumed = START + timedelta(days=30)
+    job = Job(started_at=START, submitted_at=resumed, progress={"step": 1})
+    job.progress_at = resumed + timedelta(seconds=5)
+
+    assert is_due(job, {"step": 2}, resumed + timedelta(seconds=6))

@@ -9,6 +9,7 @@ from service.reconciler import (
     Cancel,
     Fail,
     Observation,
+    Pause,
     Retry,
     StopDriver,
     Succeed,
@@ -24,7 +25,8 @@ FAILURE = {RunTag.FAILURE_CODE: "row-too-long", RunTag.FAILURE_MESSAGE: "line 7 
 LIVE = [DriverState.PENDING, DriverState.RUNNING]
 GONE = [DriverState.SUCCEEDED, DriverState.FAILED, DriverState.STOPPED, DriverState.UNKNOWN]
 OUTCOMES = {"none": {}, "result": RESULT, "failure": FAILURE, "both": RESULT | FAILURE}
-STATUSES = [JobStatus.RUNNING, JobStatus.CANCELLING]
+STOPPING = [JobStatus.PAUSING, JobStatus.CANCELLING]
+STATUSES = [JobStatus.RUNNING, *STOPPING]
 ENDED_AGO_S = [0.0, 5.0, 61.0]
 
 
@@ -33,6 +35,7 @@ def observe(
     driver: DriverState = DriverState.RUNNING,
     tags: dict[RunTag, str] | None = None,
     attempt: int = 1,
+    paused_attempt: int = 0,
     seconds_since_end: float = 0.0,
 ) -> Observation:
     run = RunReport(
@@ -41,16 +44,16 @@ def observe(
         {str(tag): value for tag, value in (tags or {}).items()},
         seconds_since_end=seconds_since_end,
     )
-    return Observation(status, attempt, 3, DriverReport(driver), run)
+    return Observation(status, attempt, paused_attempt, 3, DriverReport(driver), run)
 
 
-@pytest.mark.parametrize("driver", LIVE)
+@pytest.mark.parametrize(("status", "driver"), list(product(STOPPING, LIVE)))
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("ended_ago_s", ENDED_AGO_S)
-def test_a_cancelling_job_is_stopped_while_its_driver_lives(
-    driver: DriverState, outcome: str, ended_ago_s: float
+def test_a_pausing_or_cancelling_job_is_stopped_while_its_driver_lives(
+    status: JobStatus, driver: DriverState, outcome: str, ended_ago_s: float
 ) -> None:
-    seen = observe(JobStatus.CANCELLING, driver, OUTCOMES[outcome], seconds_since_end=ended_ago_s)
+    seen = observe(status, driver, OUTCOMES[outcome], seconds_since_end=ended_ago_s)
 
     assert decide(seen) == StopDriver()
 
@@ -78,10 +81,11 @@ def test_what_the_driver_recorded_decides_however_it_ended(
 
 
 @pytest.mark.parametrize("driver", GONE)
-@pytest.mark.parametrize("attempt", [1, 3])
-def test_a_cancelling_job_without_an_outcome_is_cancelled_once_its_driver_is_gone(
+@pytest.mark.parametrize("attempt", [1, 3, 4])
+def test_a_stopping_job_without_an_outcome_is_paused_or_cancelled_once_its_driver_is_gone(
     driver: DriverState, attempt: int
 ) -> None:
+    assert decide(observe(JobStatus.PAUSING, driver, attempt=attempt)) == Pause()
     assert decide(observe(JobStatus.CANCELLING, driver, attempt=attempt)) == Cancel()
 
 
@@ -105,6 +109,17 @@ def test_a_driver_that_is_lost_in_the_last_attempt_fails_the_job(
 
     assert isinstance(action, Fail)
     assert action.code == "driver-lost"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "paused_attempt", "action"), [(6, 4, Retry), (7, 4, Fail), (7, 5, Retry)]
+)
+def test_attempts_are_counted_from_the_last_pause(
+    attempt: int, paused_attempt: int, action: type
+) -> None:
+    seen = observe(driver=DriverState.FAILED, attempt=attempt, paused_attempt=paused_attempt)
+
+    assert isinstance(decide(seen), action)
 
 
 @pytest.mark.parametrize(("status", "driver"), list(product(STATUSES, DriverState)))
@@ -272,6 +287,102 @@ async def test_a_cancelled_job_is_not_tried_again_when_its_driver_is_lost(stage:
 
     assert (await stage.job(job_id))["status"] == "cancelled"
     assert len(stage.ray.requests) == 1
+
+
+async def test_a_paused_driver_is_stopped_until_it_is_gone_and_leaves_an_open_run(
+    stage: Stage,
+) -> None:
+    job_id = await stage.started()
+    stage.ray.logs[f"{job_id}-a1"] = "a last checkpoint"
+    await stage.ask(job_id, "pause")
+
+    await stage.work(3)
+    assert (await stage.job(job_id))["status"] == "pausing"
+    assert stage.ray.stops == [f"{job_id}-a1"] * 3
+
+    stage.ray.end(f"{job_id}-a1", DriverState.STOPPED)
+    await stage.work(3)
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["terminal"], job["attempt"]) == ("paused", False, 1)
+    assert job["finished_at"] is None
+    assert stage.mlflow.runs[stage.run_id(job_id)].status is RunStatus.SCHEDULED
+    assert stage.mlflow.logs == {(stage.run_id(job_id), 1): "a last checkpoint"}
+    assert len(stage.ray.requests) == 1
+    assert await stage.statuses(job_id) == ["queued", "running", "pausing", "paused"]
+
+
+async def test_a_driver_that_finished_before_it_was_stopped_wins_over_the_pause(
+    stage: Stage,
+) -> None:
+    job_id = await stage.started()
+    await stage.ask(job_id, "pause")
+    stage.succeed(job_id)
+
+    await stage.work()
+
+    assert await stage.statuses(job_id) == ["queued", "running", "pausing", "succeeded"]
+
+
+async def test_a_driver_that_fails_while_it_is_paused_fails_the_job(stage: Stage) -> None:
+    job_id = await stage.started()
+    await stage.ask(job_id, "pause")
+    stage.fail(job_id, "loss-not-finite", "lower the rate")
+
+    await stage.work()
+
+    assert (await stage.job(job_id))["failure"]["code"] == "loss-not-finite"
+
+
+async def test_a_job_that_is_cancelled_while_it_is_pausing_ends(stage: Stage) -> None:
+    job_id = await stage.started()
+    await stage.ask(job_id, "pause")
+    await stage.work()
+    assert (await stage.ask(job_id, "cancel"))["status"] == "cancelling"
+    stage.ray.end(f"{job_id}-a1", DriverState.STOPPED)
+
+    await stage.work()
+
+    assert (await stage.statuses(job_id))[2:] == ["pausing", "cancelling", "cancelled"]
+
+
+async def test_a_paused_job_that_is_cancelled_closes_its_run(stage: Stage) -> None:
+    job_id = await stage.started()
+    await stage.pause(job_id)
+    assert (await stage.ask(job_id, "cancel"))["status"] == "cancelling"
+
+    await stage.work()
+
+    assert (await stage.job(job_id))["status"] == "cancelled"
+    assert stage.mlflow.runs[stage.run_id(job_id)].status is RunStatus.KILLED
+
+
+async def test_no_number_of_pauses_uses_up_the_attempts(stage: Stage) -> None:
+    job_id = await stage.started()
+    for attempt in (1, 2, 3, 4):
+        await stage.pause(job_id, attempt)
+        await stage.ask(job_id, "resume")
+        await stage.work()
+    stage.ray.end(f"{job_id}-a5", DriverState.FAILED)
+
+    await stage.work()
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["attempt"]) == ("running", 6)
+
+
+async def test_a_pause_noted_late_by_another_replica_leaves_the_next_attempt_alone(
+    stage: Stage,
+) -> None:
+    job_id = await stage.started()
+    await stage.pause(job_id)
+    await stage.ask(job_id, "resume")
+    await stage.work()
+    await stage.ask(job_id, "pause")
+
+    await stage.parts.jobs.note_pause(job_id, attempt=1, progress=None)
+
+    assert (await stage.job(job_id))["status"] == "pausing"
 
 
 async def test_progress_is_kept_and_told(stage: Stage) -> None:

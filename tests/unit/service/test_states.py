@@ -1,3 +1,4 @@
+from collections.abc import Set
 from itertools import product
 
 import pytest
@@ -30,15 +31,22 @@ def test_every_status_is_reached_from_the_queue_and_leads_to_an_end(status: JobS
     assert _reachable(status) & ENDS
 
 
-def test_a_running_job_never_goes_back_to_the_queue() -> None:
-    assert JobStatus.QUEUED not in _reachable(JobStatus.RUNNING)
+def test_a_running_job_goes_back_to_the_queue_by_a_pause_alone() -> None:
+    without_pauses = _reachable(JobStatus.RUNNING, avoided={JobStatus.PAUSED})
+
+    assert JobStatus.QUEUED not in without_pauses
+    assert JobStatus.QUEUED in _reachable(JobStatus.RUNNING)
 
 
-def _reachable(start: JobStatus) -> set[JobStatus]:
+def test_a_cancellation_cannot_be_undone() -> None:
+    assert _reachable(JobStatus.CANCELLING) == ENDS | {JobStatus.CANCELLING}
+
+
+def _reachable(start: JobStatus, avoided: Set[JobStatus] = frozenset()) -> set[JobStatus]:
     seen = {start}
     frontier = [start]
     while frontier:
-        new = TRANSITIONS[frontier.pop()] - seen
+        new = TRANSITIONS[frontier.pop()] - seen - avoided
         seen |= new
         frontier += new
     return seen
