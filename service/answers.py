@@ -76,6 +76,9 @@ class ProgressRead(Answer):
     eval_loss: float | None = None
     """Loss on the held-out rows at the last evaluation."""
 
+    checkpoint_step: int | None = None
+    """Step of the last checkpoint that was stored: a stopped job resumes from there."""
+
 
 class FailureRead(Answer):
     """Why a job failed."""

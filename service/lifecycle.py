@@ -217,12 +217,15 @@ class Jobs:
                 text = f"{reason}; starting attempt {job.attempt}"
                 session.add(_event(job, "message", {"level": "warning", "text": text}))
 
-    async def note_pause(self, job_id: str, attempt: int, progress: dict[str, Any] | None) -> None:
+    async def note_pause(
+        self, job_id: str, attempt: int, reason: str | None, progress: dict[str, Any] | None
+    ) -> None:
         """Give up an attempt until the user resumes the job.
 
         Args:
             job_id: The job.
             attempt: The attempt that ended; nothing happens if another is current by now.
+            reason: Where it stopped, for the user.
             progress: How far the training was.
         """
         async with self._locked(job_id) as (session, job):
@@ -230,7 +233,7 @@ class Jobs:
                 if progress is not None:
                     _set_progress(session, job, progress)
                 job.paused_attempt = attempt
-                _move(session, job, JobStatus.PAUSED)
+                _move(session, job, JobStatus.PAUSED, reason)
 
     async def end(
         self,

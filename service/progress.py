@@ -19,17 +19,24 @@ def progress_of(metrics: Mapping[str, float]) -> dict[str, Any] | None:
     Args:
         metrics: Last value of each metric of the run.
     """
-    step, total_steps = metrics.get(RunMetric.STEP), metrics.get(RunMetric.TOTAL_STEPS)
+    step = _whole(metrics, RunMetric.STEP)
     if step is None:
         return None
     return {
-        "step": int(step),
-        "total_steps": None if total_steps is None else int(total_steps),
+        "step": step,
+        "total_steps": _whole(metrics, RunMetric.TOTAL_STEPS),
         "loss": _finite(metrics, RunMetric.LOSS),
         "tokens_per_s": _finite(metrics, RunMetric.TOKENS_PER_S),
         "seconds_left": _finite(metrics, RunMetric.SECONDS_LEFT),
         "eval_loss": _finite(metrics, RunMetric.EVAL_LOSS),
+        "checkpoint_step": _whole(metrics, RunMetric.CHECKPOINT_STEP),
     }
+
+
+def stopping_point(metrics: Mapping[str, float]) -> str | None:
+    """Where a job that was stopped can go on, for the user; None if it has stored nothing."""
+    step = _whole(metrics, RunMetric.CHECKPOINT_STEP)
+    return None if step is None else f"stopped at the checkpoint of step {step}"
 
 
 def is_due(job: Job, progress: Mapping[str, Any], now: datetime) -> bool:
@@ -39,6 +46,11 @@ def is_due(job: Job, progress: Mapping[str, Any], now: datetime) -> bool:
     if job.progress_at is None or job.submitted_at is None:
         return True
     return now - job.progress_at >= (now - job.submitted_at) * _RESOLUTION
+
+
+def _whole(metrics: Mapping[str, float], metric: RunMetric) -> int | None:
+    value = _finite(metrics, metric)
+    return None if value is None else int(value)
 
 
 def _finite(metrics: Mapping[str, float], metric: RunMetric) -> float | None:

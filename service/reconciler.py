@@ -13,7 +13,7 @@ from jobs.specs import RunTag
 from service.boundaries import DriverReport, Drivers, DriverState, RunReport, Runs, RunStatus
 from service.errors import RefusedError, UnavailableError
 from service.lifecycle import Jobs
-from service.progress import is_due, progress_of
+from service.progress import is_due, progress_of, stopping_point
 from service.states import JobStatus
 from service.tables import Job, utc_now
 from workers.specs import FailureCode
@@ -167,9 +167,9 @@ class Reconciler:
             case Pause():
                 await self._pause(job, seen.run)
             case Cancel():
-                await self._end(job, seen.run, JobStatus.CANCELLED)
-            case Fail() as outcome:
-                await self._end(job, seen.run, JobStatus.FAILED, failed=outcome)
+                await self._end(job, seen.run, JobStatus.CANCELLED, _stopping_point(seen.run))
+            case Fail(_, message) as outcome:
+                await self._end(job, seen.run, JobStatus.FAILED, message, failed=outcome)
             case Succeed() as outcome:
                 await self._end(job, seen.run, JobStatus.SUCCEEDED, succeeded=outcome)
 
@@ -191,7 +191,7 @@ class Reconciler:
         if run:
             await self._runs.set_status(run.ref.run_id, RunStatus.SCHEDULED)
         progress = progress_of(run.metrics) if run else None
-        await self._jobs.note_pause(job.id, job.attempt, progress)
+        await self._jobs.note_pause(job.id, job.attempt, _stopping_point(run), progress)
         logger.info("%s is paused", job.id)
 
     async def _end(
@@ -199,6 +199,7 @@ class Reconciler:
         job: Job,
         run: RunReport | None,
         status: JobStatus,
+        reason: str | None = None,
         failed: Fail | None = None,
         succeeded: Succeed | None = None,
     ) -> None:
@@ -208,7 +209,7 @@ class Reconciler:
         await self._jobs.end(
             job.id,
             status,
-            reason=failed.message if failed else None,
+            reason=reason,
             progress=progress_of(run.metrics) if run else None,
             failure=_failure(failed, log) if failed else None,
             model_version=_model_version(job, succeeded) if succeeded else None,
@@ -231,6 +232,10 @@ _RUN_STATUS = {
     JobStatus.FAILED: RunStatus.FAILED,
     JobStatus.CANCELLED: RunStatus.KILLED,
 }
+
+
+def _stopping_point(run: RunReport | None) -> str | None:
+    return stopping_point(run.metrics) if run else None
 
 
 def _failure(failed: Fail, log: str | None) -> dict[str, object]:

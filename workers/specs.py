@@ -247,3 +247,4 @@ class RunMetric(StrEnum):
     STEP = "progress/step"
     TOTAL_STEPS = "progress/total_steps"
     SECONDS_LEFT = "progress/seconds_left"
+    CHECKPOINT_STEP = "progress/checkpoint_step"

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.progress import is_due, progress_of
+from service.progress import is_due, progress_of, stopping_point
 from service.tables import Job
 from workers.specs import RunMetric
 
@@ -24,11 +24,19 @@ def test_what_json_cannot_hold_is_left_out(value: float) -> None:
 
 
 def test_steps_are_whole_numbers() -> None:
-    progress = progress_of({RunMetric.STEP: 3.0, RunMetric.TOTAL_STEPS: 50.0})
+    metrics = {RunMetric.STEP: 3.0, RunMetric.TOTAL_STEPS: 50.0, RunMetric.CHECKPOINT_STEP: 2.0}
+
+    progress = progress_of(metrics)
 
     assert progress is not None
-    assert (progress["step"], progress["total_steps"]) == (3, 50)
-    assert isinstance(progress["step"], int)
+    steps = [progress[field] for field in ("step", "total_steps", "checkpoint_step")]
+    assert steps == [3, 50, 2]
+    assert all(isinstance(step, int) for step in steps)
+
+
+def test_a_job_stops_at_its_last_checkpoint_if_it_has_one() -> None:
+    assert stopping_point({RunMetric.STEP: 3.0}) is None
+    assert stopping_point({RunMetric.CHECKPOINT_STEP: 2.0}) == "stopped at the checkpoint of step 2"
 
 
 def test_the_first_progress_is_always_told() -> None:

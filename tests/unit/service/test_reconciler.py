@@ -380,9 +380,27 @@ async def test_a_pause_noted_late_by_another_replica_leaves_the_next_attempt_alo
     await stage.work()
     await stage.ask(job_id, "pause")
 
-    await stage.parts.jobs.note_pause(job_id, attempt=1, progress=None)
+    await stage.parts.jobs.note_pause(job_id, attempt=1, reason=None, progress=None)
 
     assert (await stage.job(job_id))["status"] == "pausing"
+
+
+@pytest.mark.parametrize(("verb", "status"), [("pause", "paused"), ("cancel", "cancelled")])
+async def test_a_stopped_job_tells_the_checkpoint_that_it_left(
+    stage: Stage, verb: str, status: str
+) -> None:
+    job_id = await stage.started()
+    await stage.ask(job_id, verb)
+    metrics: dict[str, float] = {RunMetric.STEP: 120.0, RunMetric.CHECKPOINT_STEP: 120.0}
+    stage.mlflow.measure(stage.run_id(job_id), metrics)
+    stage.ray.end(f"{job_id}-a1", DriverState.STOPPED)
+
+    await stage.work()
+
+    last = (await stage.events(job_id))[-1]["data"]
+    assert last["status"] == status
+    assert last["reason"] == "stopped at the checkpoint of step 120"
+    assert (await stage.job(job_id))["progress"]["checkpoint_step"] == 120
 
 
 async def test_progress_is_kept_and_told(stage: Stage) -> None:
@@ -393,6 +411,7 @@ async def test_progress_is_kept_and_told(stage: Stage) -> None:
         RunMetric.LOSS: 1.25,
         RunMetric.TOKENS_PER_S: 900.0,
         RunMetric.SECONDS_LEFT: float("nan"),
+        RunMetric.CHECKPOINT_STEP: 4.0,
     }
     stage.mlflow.measure(stage.run_id(job_id), metrics)
 
@@ -405,6 +424,7 @@ async def test_progress_is_kept_and_told(stage: Stage) -> None:
         "tokens_per_s": 900.0,
         "seconds_left": None,
         "eval_loss": None,
+        "checkpoint_step": 4,
     }
     assert (await stage.job(job_id))["progress"] == progress
     told = [event["data"] for event in await stage.events(job_id) if event["type"] == "progress"]
