@@ -9,7 +9,17 @@ import typer
 
 from service.cli.adapter_commands import generate, pull
 from service.cli.errors import CliError
-from service.cli.job_commands import cancel, follow, jobs, logs, show, submit, upload
+from service.cli.job_commands import (
+    cancel,
+    follow,
+    jobs,
+    logs,
+    pause,
+    resume,
+    show,
+    submit,
+    upload,
+)
 from service.cli.problems import problem_text
 from service.cli.stack_commands import env, up
 from service.client import ClientError, ProblemError
@@ -20,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up, env, submit, jobs, show, logs, cancel, follow, upload, pull, generate):
+job_commands = (submit, jobs, show, logs, follow, pause, resume, cancel, upload)
+for command in (up, env, *job_commands, pull, generate):
     app.command()(command)
 
 

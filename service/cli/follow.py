@@ -18,11 +18,17 @@ _LINES_A_JOB = 20
 
 _MARGIN = " " * len("hh:mm:ss  ")
 
-_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+_STYLES = {
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "paused": "yellow",
+    "running": "cyan",
+}
 
 
 def follow_job(client: Client, job_id: str, console: Console) -> JobRead:
-    """Show a job until it has ended.
+    """Show a job until it has ended; one that is paused is waited for.
 
     Args:
         client: The service that has the job.
@@ -52,6 +58,11 @@ def follow_job(client: Client, job_id: str, console: Console) -> JobRead:
 def status_text(status: str) -> Text:
     """Return a job's status in its colour."""
     return Text(status, style=_STYLES.get(status, ""))
+
+
+def resume_command(job_id: str) -> str:
+    """Return what to type to resume a paused job."""
+    return f"hyplora resume {job_id}"
 
 
 def duration_text(seconds: float) -> str:
@@ -154,7 +165,11 @@ def _event_line(event: EventRead) -> Text:
         status, reason = str(event.data["status"]), event.data.get("reason")
         line.append_text(status_text(status))
         # Why a job failed is told once, in full, after its last event.
-        return line.append(f": {reason}") if reason and status != "failed" else line
+        if reason and status != "failed":
+            line.append(f": {reason}")
+        if status == "paused":
+            line.append(f"; resume it: {resume_command(event.job_id)}")
+        return line
     level, text = event.data.get("level", "info"), event.data.get("text", "")
     return line.append(str(text) if level == "info" else f"{level}: {text}")
 

@@ -1,4 +1,4 @@
-"""Commands about jobs and their data: submit, jobs, show, logs, cancel, follow, upload."""
+"""Commands about jobs and their data: submit, show, follow, pause, resume, cancel and the like."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from service.answers import FileRead, JobRead
 from service.cli.console import note, open_console, open_note_console, result
 from service.cli.endpoint import Url, connect
 from service.cli.errors import CliError
-from service.cli.follow import follow_job
+from service.cli.follow import follow_job, resume_command
 from service.cli.job_views import job_view, jobs_table
 from service.cli.problems import problem_text
 from service.cli.spec_file import (
@@ -113,12 +113,47 @@ def logs(
             typer.echo(piece, nl=False)
 
 
+def pause(
+    job_id: JobId,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the job is paused.")] = False,
+    url: Url = None,
+) -> None:
+    """Take a job off the cluster; a last checkpoint is written, from which it can be resumed."""
+    with connect(url) as client:
+        job = client.pause_job(job_id)
+        if wait and job.status == "pausing":
+            job = _wait_for_pause(client, job)
+    result(f"{job.id} {job.status}")
+    if wait and job.status != "paused":
+        note("the job went on to another state before it could be paused")
+        raise typer.Exit(1)
+    note(f"resume it: {resume_command(job.id)}")
+
+
+def resume(
+    job_id: JobId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show the job until it ends.")
+    ] = False,
+    url: Url = None,
+) -> None:
+    """Queue a paused job again; it goes on from its last checkpoint.
+
+    With --follow the exit code is that of `follow`.
+    """
+    with connect(url) as client:
+        job = client.resume_job(job_id)
+        result(f"{job.id} {job.status}")
+        if follow:
+            _follow_to_the_end(client, job.id)
+
+
 def cancel(
     job_id: JobId,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended.")] = False,
     url: Url = None,
 ) -> None:
-    """Cancel a job; its checkpoints stay."""
+    """Cancel a job; a last checkpoint is written, and all checkpoints stay."""
     with connect(url) as client:
         job = client.cancel_job(job_id)
         if wait and not job.terminal:
@@ -130,7 +165,7 @@ def cancel(
 
 
 def follow(job_id: JobId, url: Url = None) -> None:
-    """Show a job until it ends; Ctrl-C leaves it running.
+    """Show a job until it ends, also while it is paused; Ctrl-C leaves it as it is.
 
     The exit code is 0 if the job succeeded, 1 if it failed, 3 if it was cancelled.
     """
@@ -198,8 +233,8 @@ def _follow_to_the_end(client: Client, job_id: str) -> NoReturn:
         job = follow_job(client, job_id, open_console())
     except KeyboardInterrupt:
         note(
-            f"\n{job_id} goes on. Show it again: hyplora follow {job_id}\n"
-            f"Cancel it: hyplora cancel {job_id}"
+            f"\n{job_id} is left as it is. Show it again: hyplora follow {job_id}\n"
+            f"Pause it: hyplora pause {job_id}\nCancel it: hyplora cancel {job_id}"
         )
         raise typer.Exit(_INTERRUPTED) from None
     _report_end(job)
@@ -222,3 +257,13 @@ def _wait_for_end(client: Client, job: JobRead) -> JobRead:
     for _ in client.follow_events(job.id):
         pass
     return client.get_job(job.id)
+
+
+def _wait_for_pause(client: Client, job: JobRead) -> JobRead:
+    """Wait until a job is no longer `pausing`; its history may hold earlier pauses."""
+    for event in client.follow_events(job.id):
+        if event.type == "status":
+            job = client.get_job(job.id)
+            if job.status != "pausing":
+                break
+    return job

@@ -50,11 +50,13 @@ def _facts(job: JobRead) -> Iterator[tuple[str, Text]]:
     if job.started_at:
         seconds = ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds()
         yield "started", Text(_local(job.started_at))
-        yield "took" if job.terminal else "running for", Text(duration_text(seconds))
+        yield "took" if job.terminal else "so far", Text(duration_text(seconds))
     if job.attempt > 1:
         yield "attempt", Text(str(job.attempt))
     if job.progress:
         yield "progress", Text(progress_text(job.progress))
+    if job.progress and job.progress.checkpoint_step is not None:
+        yield "checkpoint", Text(f"step {job.progress.checkpoint_step}")
     if job.failure:
         yield "failure", Text(f"{job.failure.code}: {job.failure.message}", style="red")
     if version := job.model_version:

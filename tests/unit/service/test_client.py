@@ -81,6 +81,21 @@ def test_a_job_id_stays_one_segment_of_the_path(client: Client, service: Scripte
     assert service.requests[0].url.raw_path == b"/v1/jobs/..%2F..%2Ffiles%3Fx%3D1/cancel"
 
 
+def test_a_job_is_paused_resumed_and_cancelled(client: Client, service: ScriptedService) -> None:
+    for verb, status in (("pause", "pausing"), ("resume", "queued"), ("cancel", "cancelling")):
+        service.on("POST", f"/v1/jobs/{JOB_ID}/{verb}", job(status))
+    jobs = [client.pause_job(JOB_ID), client.resume_job(JOB_ID), client.cancel_job(JOB_ID)]
+    assert [job.status for job in jobs] == ["pausing", "queued", "cancelling"]
+
+
+def test_a_pause_does_not_end_a_followed_history(client: Client, service: ScriptedService) -> None:
+    statuses = ["running", "pausing", "paused", "queued", "running", "succeeded"]
+    events = [status_event(number, status) for number, status in enumerate(statuses)]
+    service.on("GET", EVENTS_PATH, event_stream(stream_of(*events)))
+    followed = [event.data["status"] for event in client.follow_events(JOB_ID)]
+    assert followed == statuses
+
+
 def test_fields_that_a_newer_service_adds_are_ignored(
     client: Client, service: ScriptedService
 ) -> None:

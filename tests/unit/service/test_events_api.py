@@ -116,6 +116,22 @@ async def test_a_stream_that_is_open_receives_what_happens_meanwhile(stage: Stag
     assert received[-1]["data"]["terminal"] is True
 
 
+async def test_a_stream_stays_open_while_its_job_is_paused(stage: Stage) -> None:
+    job_id = await stage.started()
+    stream = asyncio.create_task(stage.client.get(f"/v1/jobs/{job_id}/events", headers=STREAM))
+    await stage.pause(job_id)
+    await asyncio.sleep(0.01)
+    assert not stream.done()
+
+    await stage.ask(job_id, "resume")
+    await stage.work()
+    stage.succeed(job_id, attempt=2)
+    await stage.work()
+
+    received = [json.loads(message.data) for message in messages_of(await stream)]
+    assert received == await stage.events(job_id)
+
+
 async def test_a_silent_stream_carries_heartbeats(tmp_path: Path) -> None:
     async with Stage(make_settings(tmp_path, sse_heartbeat_s=0.01)) as stage:
         job_id = await stage.submit()

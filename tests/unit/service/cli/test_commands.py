@@ -133,7 +133,7 @@ def test_a_failed_job_shows_code_sentence_and_log(hyplora: Run, service: Scripte
     assert outcome.stderr.endswith(f"{JOB_ID} failed: loss-not-finite: lower the rate\n")
 
 
-def test_ctrl_c_leaves_the_job_running(hyplora: Run, service: ScriptedService) -> None:
+def test_ctrl_c_leaves_the_job_as_it_is(hyplora: Run, service: ScriptedService) -> None:
     def interrupted() -> Iterator[bytes]:
         yield stream_of(status_event(1, "running"))
         raise KeyboardInterrupt
@@ -142,6 +142,7 @@ def test_ctrl_c_leaves_the_job_running(hyplora: Run, service: ScriptedService) -
     outcome = hyplora("follow", JOB_ID)
     assert outcome.exit_code == 130
     assert f"hyplora follow {JOB_ID}" in outcome.stderr
+    assert f"hyplora pause {JOB_ID}" in outcome.stderr
     assert f"hyplora cancel {JOB_ID}" in outcome.stderr
     assert [request.method for request in service.requests] == ["GET"]
 
@@ -188,10 +189,12 @@ def test_show_tells_everything_about_a_job(hyplora: Run, service: ScriptedServic
     times = {"started_at": "2026-01-02T03:04:05Z", "finished_at": "2026-01-02T03:05:15Z"}
     links = {"mlflow_run": f"http://127.0.0.1:5000/#/experiments/1/runs/{'0' * 32}?{'x' * 200}"}
     fields = {"attempt": 2, "failure": FAILURE, "model_version": VERSION, "links": links}
-    service.on("GET", JOB_PATH, job("failed", progress={"step": 3, "loss": 1.5}, **times, **fields))
+    progress = {"step": 3, "loss": 1.5, "checkpoint_step": 2}
+    service.on("GET", JOB_PATH, job("failed", progress=progress, **times, **fields))
     shown = hyplora("show", JOB_ID).stdout
     for text in ("0:01:10", "loss-not-finite: lower the rate", "arithmetic@champion", "1.5"):
         assert text in shown
+    assert "checkpoint     step 2\n" in shown
     assert f"MLflow run     {links['mlflow_run']}\n" in shown, "links stay whole"
     assert "kind: finetune" in shown
 
@@ -203,6 +206,59 @@ def test_logs_are_printed_as_they_are(hyplora: Run, service: ScriptedService) ->
     assert service.requests[-1].url.params["attempt"] == "2"
     hyplora("logs", "-f", JOB_ID)
     assert service.requests[-1].url.params["follow"] == "true"
+
+
+def test_pause_says_where_the_job_stands_and_how_to_resume_it(
+    hyplora: Run, service: ScriptedService
+) -> None:
+    service.on("POST", f"{JOB_PATH}/pause", job("pausing"))
+    note = f"resume it: hyplora resume {JOB_ID}\n"
+    assert hyplora("pause", JOB_ID) == Outcome(0, f"{JOB_ID} pausing\n", note)
+
+
+def wait_for_pause(hyplora: Run, service: ScriptedService, *history: str) -> Outcome:
+    """Pause a job that was paused before; it goes through a history from then on."""
+    statuses = ["running", "pausing", "paused", "queued", "running", "pausing", *history]
+    events = [status_event(number, status) for number, status in enumerate(statuses)]
+    states = iter([*["pausing"] * 6, *history])
+    service.on("POST", f"{JOB_PATH}/pause", job("pausing"))
+    service.on("GET", EVENTS_PATH, event_stream(stream_of(*events)))
+    service.on("GET", JOB_PATH, lambda request: httpx.Response(200, json=job(next(states))))
+    return hyplora("pause", JOB_ID, "--wait")
+
+
+def test_pause_can_wait_until_the_job_is_paused(hyplora: Run, service: ScriptedService) -> None:
+    outcome = wait_for_pause(hyplora, service, "paused")
+    assert (outcome.exit_code, outcome.stdout) == (0, f"{JOB_ID} paused\n")
+    assert outcome.stderr == f"resume it: hyplora resume {JOB_ID}\n"
+
+
+@pytest.mark.parametrize("history", [["succeeded"], ["cancelling", "cancelled"]], ids=str)
+def test_a_job_that_outran_its_pause_is_told(
+    history: list[str], hyplora: Run, service: ScriptedService
+) -> None:
+    outcome = wait_for_pause(hyplora, service, *history)
+    assert (outcome.exit_code, outcome.stdout) == (1, f"{JOB_ID} {history[0]}\n")
+    assert "hyplora resume" not in outcome.stderr
+
+
+def test_resume_says_where_the_job_stands(hyplora: Run, service: ScriptedService) -> None:
+    service.on("POST", f"{JOB_PATH}/resume", job("queued"))
+    assert hyplora("resume", JOB_ID) == Outcome(0, f"{JOB_ID} queued\n", "")
+
+
+def test_resume_can_follow_the_job_to_its_end(hyplora: Run, service: ScriptedService) -> None:
+    service.on("POST", f"{JOB_PATH}/resume", job("queued"))
+    end_with(service, "cancelled")
+    outcome = hyplora("resume", JOB_ID, "--follow")
+    assert outcome.exit_code == 3
+    assert outcome.stdout.startswith(f"{JOB_ID} queued\n")
+
+
+def test_a_job_that_cannot_be_resumed_is_told(hyplora: Run, service: ScriptedService) -> None:
+    sentence = f"{JOB_ID} is running; only a job that is paused can be resumed"
+    service.on("POST", f"{JOB_PATH}/resume", problem(409, "job-not-paused", sentence))
+    assert hyplora("resume", JOB_ID) == Outcome(1, "", f"error: {sentence}\n")
 
 
 def test_cancel_says_where_the_job_stands(hyplora: Run, service: ScriptedService) -> None:
@@ -247,6 +303,8 @@ def test_env_can_be_evaluated_by_a_shell(hyplora: Run, service: ScriptedService)
         ("jobs",),
         ("show", JOB_ID),
         ("logs", JOB_ID),
+        ("pause", JOB_ID),
+        ("resume", JOB_ID),
         ("cancel", JOB_ID),
         ("follow", JOB_ID),
         ("env",),
@@ -263,6 +321,8 @@ def test_a_bad_token_is_told_with_where_it_came_from(
         "/v1/jobs",
         JOB_PATH,
         f"{JOB_PATH}/logs",
+        f"{JOB_PATH}/pause",
+        f"{JOB_PATH}/resume",
         f"{JOB_PATH}/cancel",
         EVENTS_PATH,
         "/v1/info",

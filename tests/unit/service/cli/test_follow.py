@@ -62,6 +62,18 @@ def test_a_pipe_gets_plain_lines() -> None:
     ]
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_paused_job_is_shown_with_how_to_resume_it_and_followed_on(is_terminal: bool) -> None:
+    reason = "stopped at the checkpoint of step 120"
+    paused = event(2, "status", status="paused", previous="pausing", terminal=False, reason=reason)
+    events = [status_event(1, "pausing"), paused, status_event(3, "queued")]
+    screen = shown([*events, status_event(4, "succeeded")], is_terminal=is_terminal)
+    text = " ".join(re.sub("\x1b\\[[?0-9;]*[a-zA-Z]", "", screen).split())
+    assert f"paused: {reason}; resume it: hyplora resume {JOB_ID}" in text
+    assert text.index("paused:") < text.index("queued", text.index("paused:"))
+    assert "succeeded" in text
+
+
 def test_a_pipe_gets_about_twenty_progress_lines_a_job() -> None:
     steps = [progress_event(number, number, 1000) for number in range(1, 1001)]
     events = [status_event(0, "running"), *steps, status_event(1001, "succeeded")]
