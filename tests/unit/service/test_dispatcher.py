@@ -277,6 +277,46 @@ async def test_a_driver_whose_attempt_another_replica_has_given_up_to_a_pause_is
     assert (await stage.job(job_id))["status"] == ("queued" if is_resumed else "paused")
 
 
+async def test_a_job_that_another_replica_has_paused_is_not_failed_by_a_late_refusal(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await stage.submit()
+    submit = stage.ray.submit
+
+    async def refuse_after_the_other_replica_acted(request: object) -> None:
+        await stage.ask(job_id, "pause")
+        monkeypatch.undo()
+        await stage.parts.control_loop.work_once()
+        stage.ray.refuses = True
+        await submit(request)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage.ray, "submit", refuse_after_the_other_replica_acted)
+
+    await stage.work()
+
+    assert await stage.statuses(job_id) == ["queued", "pausing", "paused"]
+
+
+async def test_a_claimed_attempt_has_no_page_on_the_dashboard_before_ray_has_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await stage.started()
+    await stage.pause(job_id)
+    await stage.ask(job_id, "resume")
+    links: list[str | None] = [(await stage.job(job_id))["links"]["ray_dashboard"]]
+    submit = stage.ray.submit
+
+    async def look_meanwhile(request: object) -> None:
+        links.append((await stage.job(job_id))["links"]["ray_dashboard"])
+        await submit(request)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage.ray, "submit", look_meanwhile)
+
+    await stage.work()
+
+    assert links == [f"http://127.0.0.1:8265/#/jobs/{job_id}-a1", None]
+
+
 async def test_a_job_whose_file_has_vanished_fails_with_what_to_do(stage: Stage) -> None:
     job_id = await stage.submit()
     for path in stage.settings.files_dir.iterdir():
