@@ -1,60 +1,179 @@
-"""Instruction rows in JSON-lines files: what a row must hold, and reading it line by line.
+"""Rows of training data: the three forms they come in, and reading them one by one.
 
-Torch-free: the control plane validates uploads with the same code that the workers read with.
+    {"instruction": "Add.", "input": "2 + 2", "output": "4"}
+    {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
+    {"prompt": "2 + 2 =", "completion": " 4"}
+
+Each is a conversation: turns, some of which are answers to learn. Files are JSON lines, plain or
+gzip, or Parquet. Torch-free: the control plane validates uploads with the same code that the
+workers read with.
 """
+
+from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+import pydantic_core
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 MAX_LINE_BYTES = 1 << 20
 """Longest line in bytes, newline included; bounds memory also for a gzip bomb."""
 
 GZIP_MAGIC = b"\x1f\x8b"
+PARQUET_MAGIC = b"PAR1"
 UTF8_BOM = b"\xef\xbb\xbf"
+_PARQUET_BATCH_ROWS = 1024
 
 
-class InstructionRow(BaseModel):
-    """One training or evaluation example; further fields of a row are ignored."""
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character (\\u0000)")
+    return text
+
+
+def _saying_something(text: str) -> str:
+    if not text.strip():
+        raise ValueError("holds white space only")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+SomeText = Annotated[
+    str, Field(min_length=1), AfterValidator(_without_nul), AfterValidator(_saying_something)
+]
+
+
+class _RowModel(BaseModel):
+    """Base of the forms of a row; further fields of a row are ignored."""
 
     model_config = ConfigDict(
         extra="ignore", frozen=True, strict=True, use_attribute_docstrings=True
     )
 
-    instruction: str = Field(min_length=1)
+
+class Turn(_RowModel):
+    """What one side of a conversation says."""
+
+    role: Literal["system", "user", "assistant"]
+    """Who speaks; the assistant's turns are the answers."""
+
+    content: Text
+    """The text."""
+
+    weight: Literal[0, 1] | None = None
+    """0 for an answer that is shown and not learned."""
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether this turn is an answer to learn."""
+        return self.role == "assistant" and self.weight != 0
+
+
+class InstructionRow(_RowModel):
+    """An instruction with its answer."""
+
+    instruction: SomeText
     """What the user asks."""
 
-    input: str = ""
+    input: Text = ""
     """Context of the instruction; shown after it, one blank line between."""
 
-    output: str = Field(min_length=1)
+    output: SomeText
     """The answer to learn."""
 
-    @field_validator("instruction", "output")
-    @classmethod
-    def _says_something(cls, text: str) -> str:
-        if not text.strip():
-            raise ValueError("holds white space only")
-        return text
+    @property
+    def turns(self) -> list[Turn]:
+        """The row as a conversation."""
+        question = f"{self.instruction}\n\n{self.input}" if self.input else self.instruction
+        return _question_and_answer(question, self.output)
 
-    @field_validator("instruction", "input", "output")
-    @classmethod
-    def _has_no_nul(cls, text: str) -> str:
-        if "\0" in text:
-            raise ValueError("holds a NUL character (\\u0000)")
-        return text
+
+class CompletionRow(_RowModel):
+    """A prompt with its completion."""
+
+    prompt: SomeText
+    """What the model reads."""
+
+    completion: SomeText
+    """What it is to go on with."""
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The row as a conversation."""
+        return _question_and_answer(self.prompt, self.completion)
+
+
+class ChatRow(_RowModel):
+    """A conversation of any length."""
+
+    messages: list[Turn] = Field(min_length=1)
+    """The turns in their order."""
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The row as a conversation."""
+        return self.messages
+
+    @model_validator(mode="after")
+    def _has_an_answer_at_its_end(self) -> ChatRow:
+        if self.messages[-1].role != "assistant":
+            raise ValueError(
+                f"ends with a turn of the {self.messages[-1].role}; end with the assistant's answer"
+            )
+        if not any(turn.is_learned for turn in self.messages):
+            raise ValueError("has weight 0 on every answer; leave the row out or learn one of them")
+        if any(turn.role == "system" for turn in self.messages[1:]):
+            raise ValueError("has a system turn that is not the first; move its text to the first")
+        return self
+
+
+def _question_and_answer(question: str, answer: str) -> list[Turn]:
+    return [Turn(role="user", content=question), Turn(role="assistant", content=answer)]
+
+
+def _form_of(fields: object) -> str:
+    """Which form a row is meant to have."""
+    keys = fields.keys() if isinstance(fields, dict) else ()
+    if "messages" in keys:
+        return "chat"
+    is_completion = "instruction" not in keys and ("prompt" in keys or "completion" in keys)
+    return "completion" if is_completion else "instruction"
+
+
+Row = Annotated[
+    Annotated[InstructionRow, Tag("instruction")]
+    | Annotated[CompletionRow, Tag("completion")]
+    | Annotated[ChatRow, Tag("chat")],
+    Discriminator(_form_of),
+]
+"""One training or evaluation example, in any of its forms."""
+
+_ROW: TypeAdapter[InstructionRow | CompletionRow | ChatRow] = TypeAdapter(Row)
+
+Columns = Mapping[str, str]
+"""Field of a row to the name it has in a file."""
 
 
 class RowError(ValueError):
-    """A line is no valid row.
+    """A row is not valid.
 
     Args:
-        line: Number of the line, from 1.
-        field: Field of the row, or None where the line as a whole is at fault.
+        line: Number of the line, or of the row in a Parquet file, from 1.
+        field: Field of the row, or None where the row as a whole is at fault.
         problem: What was given and what to do.
     """
 
@@ -69,55 +188,113 @@ class RowError(ValueError):
         return f"{where}: {self.problem}"
 
 
-def iter_rows(path: Path) -> Iterator[InstructionRow]:
-    """Read the rows of a JSON-lines file, plain or gzip; blank lines are skipped.
+def iter_rows(path: Path) -> Iterator[Row]:
+    """Read the rows of a file; blank lines are skipped.
 
     Raises:
-        RowError: At the first line that is no valid row, or if the file has no row.
+        RowError: At the first row that is not valid, or if the file has no row.
         OSError: If the file cannot be opened.
     """
-    return (row for _, row in iter_numbered_rows(path))
+    with path.open("rb") as file:
+        for _, row in iter_numbered_rows(file):
+            yield row
 
 
-def iter_numbered_rows(path: Path) -> Iterator[tuple[int, InstructionRow]]:
-    """As `iter_rows`, each row with the number of its line from 1."""
+def iter_numbered_rows(file: BinaryIO, columns: Columns | None = None) -> Iterator[tuple[int, Row]]:
+    """Read rows, each with the number of its line, or in Parquet of its row, from 1.
+
+    Args:
+        file: JSON lines, plain or gzip, or Parquet, open for reading at any place of it.
+        columns: Names that fields have in the file, where they are others.
+
+    Raises:
+        RowError: At the first row that is not valid, or if the file has no row.
+    """
+    magic = file.read(len(PARQUET_MAGIC))
+    file.seek(0)
+    if magic == PARQUET_MAGIC:
+        yield from numbered(_iter_parquet(file), columns or {})
+        return
     num_rows = 0
-    for number, line in _iter_lines(path):
+    for number, line in _iter_lines(file, is_gzip=magic.startswith(GZIP_MAGIC)):
         if line.strip():
             num_rows += 1
-            yield number, parse_row(_decode(line, number), number)
-    if num_rows == 0:
-        raise RowError(
-            1,
-            None,
-            'the file has no row; give one JSON object a line, with "instruction", "output"',
-        )
+            yield number, parse_row(_decode(line, number), number, columns)
+    _require_some(num_rows)
 
 
-def parse_row(text: str, line: int) -> InstructionRow:
+def numbered(
+    rows: Iterator[Mapping[str, Any]], columns: Columns
+) -> Iterator[tuple[int, InstructionRow | CompletionRow | ChatRow]]:
+    """Validate the rows of a table, where an absent field is null, each with its number from 1.
+
+    Raises:
+        RowError: At the first row that is not valid, or if there is no row.
+    """
+    number = 0
+    for number, fields in enumerate(rows, start=1):
+        given = {name: value for name, value in fields.items() if value is not None}
+        yield number, _validate(given, number, columns)
+    _require_some(number)
+
+
+def parse_row(
+    text: str, line: int, columns: Columns | None = None
+) -> InstructionRow | CompletionRow | ChatRow:
     """Validate one line.
 
     Raises:
-        RowError: If it is no JSON object with the fields of `InstructionRow`.
+        RowError: If it is no JSON object with the fields of one of the forms of a row.
     """
+    if columns:
+        try:
+            fields = pydantic_core.from_json(text)
+        except ValueError as error:
+            raise RowError(line, *_explain("json_invalid", (), str(error))) from None
+        return _validate(fields, line, columns)
     try:
-        return InstructionRow.model_validate_json(text)
+        return _ROW.validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        raise RowError(line, *_explain(first["type"], first["loc"], first["msg"])) from None
+        raise _row_error(error, line) from None
+
+
+def _validate(
+    fields: object, number: int, columns: Columns
+) -> InstructionRow | CompletionRow | ChatRow:
+    if isinstance(fields, dict) and columns:
+        if missing := sorted(set(columns.values()) - fields.keys()):
+            raise RowError(
+                number,
+                missing[0],
+                f"is missing, and data.columns names it; the row has {', '.join(map(str, fields))}",
+            )
+        fields = fields | {field: fields[name] for field, name in columns.items()}
+    try:
+        return _ROW.validate_python(fields)
+    except ValidationError as error:
+        raise _row_error(error, number) from None
+
+
+def _row_error(error: ValidationError, number: int) -> RowError:
+    """Pydantic's first complaint about a row."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    _, *location = first["loc"] or ("",)  # the form's tag leads
+    return RowError(number, *_explain(first["type"], tuple(location), first["msg"]))
 
 
 def _explain(kind: str, location: tuple[int | str, ...], message: str) -> tuple[str | None, str]:
-    """Field and problem for pydantic's first complaint about a row."""
-    field = str(location[0]) if location else None
+    """Field and problem for one of pydantic's complaints."""
+    field = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in location)[1:] or None
     match kind:
         case "json_invalid":
             reason = message.removeprefix("Invalid JSON: ").replace("at line 1 column", "at column")
             return None, f"is no JSON: {reason}; write one JSON object a line"
-        case "model_type":
+        case "model_type" | "model_attributes_type" if field is None:
             return None, 'is no JSON object; write {"instruction": "…", "output": "…"}'
         case "missing":
-            return field, "is missing; every row needs instruction and output"
+            return field, (
+                "is missing; a row has instruction and output, prompt and completion, or messages"
+            )
         case "string_too_short":
             return field, "is empty; write some text or leave the row out"
         case "string_type":
@@ -129,15 +306,32 @@ def _explain(kind: str, location: tuple[int | str, ...], message: str) -> tuple[
             )
 
 
-def _iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-        file.seek(0)
-        if not is_gzip:
-            yield from _iter_bounded_lines(file)
-            return
-        with gzip.GzipFile(fileobj=file) as unpacked:
-            yield from _iter_bounded_lines(unpacked)
+def _require_some(num_rows: int) -> None:
+    if num_rows == 0:
+        raise RowError(
+            1,
+            None,
+            'the file has no row; give one JSON object a line, with "instruction", "output"',
+        )
+
+
+def _iter_parquet(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa  # only where a Parquet file is read: it takes a moment to import
+    import pyarrow.parquet
+
+    try:
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(_PARQUET_BATCH_ROWS):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise RowError(1, None, f"the Parquet file is damaged ({error}); write it again") from error
+
+
+def _iter_lines(file: BinaryIO, *, is_gzip: bool) -> Iterator[tuple[int, bytes]]:
+    if not is_gzip:
+        yield from _iter_bounded_lines(file)
+        return
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        yield from _iter_bounded_lines(unpacked)
 
 
 def _iter_bounded_lines(file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, bytes]]:

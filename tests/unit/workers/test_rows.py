@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +63,99 @@ def test_a_malformed_row_names_line_field_and_remedy(
     assert str(caught.value).startswith("line 7")
 
 
+def test_a_conversation_shows_its_turns_in_order() -> None:
+    row = parse_row(
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": "2 + 2?", "name": "ignored"},
+                    {"role": "assistant", "content": "5", "weight": 0},
+                    {"role": "user", "content": "No."},
+                    {"role": "assistant", "content": "4"},
+                ]
+            }
+        ),
+        1,
+    )
+    assert [turn.role for turn in row.turns] == ["system", "user", "assistant", "user", "assistant"]
+    assert [turn.content for turn in row.turns if turn.is_learned] == ["4"]
+
+
+def test_a_prompt_and_its_completion_are_a_question_and_its_answer() -> None:
+    completion = parse_row('{"prompt": "2 + 2 =", "completion": " 4"}', 1)
+    instruction = parse_row('{"instruction": "2 + 2 =", "output": " 4"}', 1)
+    assert completion.turns == instruction.turns
+
+
+@pytest.mark.parametrize(
+    ("messages", "field", "problem"),
+    [
+        ([], "messages", "at least 1"),
+        ([("user", "a")], None, "ends with a turn of the user"),
+        ([("user", "a"), ("assistant", 4)], "messages[1].content", "not text"),
+        ([("user", "a"), ("tool", "b")], "messages[1].role", "'system', 'user' or 'assistant'"),
+        ([("user", "a"), ("system", "b"), ("assistant", "c")], None, "not the first"),
+    ],
+)
+def test_a_malformed_conversation_names_the_turn_at_fault(
+    messages: list[tuple[str, object]], field: str | None, problem: str
+) -> None:
+    turns = [{"role": role, "content": content} for role, content in messages]
+    with pytest.raises(RowError, match=problem) as caught:
+        parse_row(json.dumps({"messages": turns}), 7)
+    assert caught.value.field == field
+
+
+def test_a_conversation_without_an_answer_to_learn_is_refused() -> None:
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "weight": 0},
+    ]
+    with pytest.raises(RowError, match="weight 0 on every answer"):
+        parse_row(json.dumps({"messages": turns}), 1)
+
+
+def test_fields_may_have_other_names_in_the_file() -> None:
+    columns = {"instruction": "question", "output": "answer"}
+    assert parse_row('{"question": "2 + 2?", "answer": "4"}', 1, columns) == parse_row(ROW, 1)
+    with pytest.raises(RowError, match=r"answer: is missing, and data\.columns names it") as caught:
+        parse_row('{"question": "2 + 2?"}', 5, columns)
+    assert (caught.value.line, caught.value.field) == (5, "answer")
+    with pytest.raises(RowError, match="is no JSON"):
+        parse_row("{", 1, columns)
+
+
+def test_parquet_rows_are_read_as_json_rows_are(tmp_path: Path) -> None:
+    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for name, fields in {
+        "instruction": [
+            {"instruction": "2 + 2?", "input": None, "output": "4"},
+            {"instruction": "a", "input": "b", "output": "c"},
+        ],
+        "chat": [{"messages": conversation}, {"messages": [*conversation, *conversation]}],
+    }.items():
+        path = tmp_path / name
+        pyarrow.parquet.write_table(pa.Table.from_pylist(fields), path)
+        lines = [
+            json.dumps({key: value for key, value in row.items() if value is not None})
+            for row in fields
+        ]
+        assert list(iter_rows(path)) == [parse_row(line, 1) for line in lines]
+
+
+def test_a_malformed_parquet_file_names_the_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    table = pa.Table.from_pylist([{"instruction": "a", "output": "b"}, {"instruction": "c"}])
+    pyarrow.parquet.write_table(table, path)
+    with pytest.raises(RowError, match="output: is missing") as caught:
+        list(iter_rows(path))
+    assert caught.value.line == 2
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RowError, match="Parquet file is damaged"):
+        list(iter_rows(path))
+
+
 def test_a_row_error_survives_pickling() -> None:
     error = RowError(3, "output", "is missing")
     assert str(pickle.loads(pickle.dumps(error))) == "line 3, output: is missing"
@@ -70,7 +165,8 @@ def test_a_row_error_survives_pickling() -> None:
 def test_rows_are_numbered_by_line_and_blank_lines_skipped(pack: type, tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_bytes(pack(f"\ufeff{ROW}\n\n  \r\n{ROW}\r\n{ROW}".encode()))
-    assert [line for line, _ in iter_numbered_rows(path)] == [1, 4, 5]
+    with path.open("rb") as file:
+        assert [line for line, _ in iter_numbered_rows(file)] == [1, 4, 5]
     assert list(iter_rows(path)) == [parse_row(ROW, 1)] * 3
 
 
