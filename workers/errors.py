@@ -33,6 +33,12 @@ class DataInvalidError(WorkerError):
     code = FailureCode.DATA_INVALID
 
 
+class DataLeakedError(WorkerError):
+    """Rows that the adapter will be judged by are among those it is to learn from."""
+
+    code = FailureCode.DATA_LEAKED
+
+
 class RowTooLongError(WorkerError):
     """A row or a prompt has more tokens than the model or the spec admits."""
 
@@ -51,7 +57,25 @@ class LossNotFiniteError(WorkerError):
     code = FailureCode.LOSS_NOT_FINITE
 
 
+class OutOfMemoryError(WorkerError):
+    """A worker has less memory than the training needs."""
+
+    code = FailureCode.OUT_OF_MEMORY
+
+
+class StorageFullError(WorkerError):
+    """A checkpoint does not fit on the disk."""
+
+    code = FailureCode.STORAGE_FULL
+
+
+class CheckpointDamagedError(WorkerError):
+    """A checkpoint is incomplete, or other bytes than were written."""
+
+    code = FailureCode.CHECKPOINT_DAMAGED
+
+
 class AdapterUnusableError(WorkerError):
-    """An adapter or a checkpoint is incomplete, damaged or made for something else."""
+    """An adapter is incomplete or damaged, or it or a checkpoint is made for something else."""
 
     code = FailureCode.ADAPTER_UNUSABLE

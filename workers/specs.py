@@ -3,6 +3,7 @@
 Torch-free: the control plane validates these at the edge, and the workers read the same objects.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -10,6 +11,13 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 FILE_ID_PATTERN = r"^file-[0-9a-f]{16}$"
 """Form of the ids under which uploaded data sets are kept."""
+
+SOURCE_SCHEMES = ("file", "s3", "gs", "abfs")
+"""URLs that workers read rows from, through fsspec; `file` is storage that every worker sees."""
+
+_SOURCE_PATTERN = (
+    rf"(?:{FILE_ID_PATTERN})|^file:///[^\x00]+$|^(?:{'|'.join(SOURCE_SCHEMES[1:])})://[^\x00]+$"
+)
 
 
 class Spec(BaseModel):
@@ -137,29 +145,111 @@ AdapterSpec = Annotated[
 """The adapter a job trains."""
 
 
+RowField = Literal["instruction", "input", "output", "prompt", "completion", "messages"]
+"""Fields of the three forms of a row."""
+
+ChatTemplateName = Literal["plain", "chatml", "llama3", "gemma", "raw"]
+"""Layouts for base models that bring none."""
+
+
+class HubDatasetSpec(Spec):
+    """A data set of the Hugging Face hub."""
+
+    dataset: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$", max_length=200)
+    """Its id, such as openai/gsm8k."""
+
+    config: str | None = Field(None, min_length=1, max_length=200)
+    """Its configuration, such as main, where it has several."""
+
+    split: str = Field("train", min_length=1, max_length=200)
+    """The part to read, such as train or test; slices as in train[:10%] are understood."""
+
+    revision: str | None = Field(None, min_length=1, max_length=200)
+    """Branch, tag or commit; give a commit to read the same rows for ever."""
+
+
+def _kind_of_source(value: object) -> str:
+    return "url" if isinstance(value, str) else "hub"
+
+
+DataSource = Annotated[
+    Annotated[str, Field(pattern=_SOURCE_PATTERN, max_length=2000), Tag("url")]
+    | Annotated[HubDatasetSpec, Tag("hub")],
+    Discriminator(_kind_of_source),
+]
+"""Where rows come from: the id of an uploaded file; a URL (file:///…, s3://…, gs://…, abfs://…) of
+JSON lines, plain or gzip, or Parquet; or a data set of the Hugging Face hub.
+
+Storage is read with the credentials of the workers' environment.
+"""
+
+
 class DataSpec(Spec):
-    """Which rows are trained on and which are held out for the evaluation loss."""
+    """Which rows are trained on, which are held out, and how they are read.
 
-    train: str = Field(pattern=FILE_ID_PATTERN)
-    """File id of the training rows, from POST /v1/files."""
+    A row is an instruction (`instruction`, `input`, `output`), a conversation (`messages`, as
+    OpenAI writes them) or a pair of `prompt` and `completion`; docs/data.md shows each.
+    """
 
-    validation: str | None = Field(None, pattern=FILE_ID_PATTERN)
-    """File id of held-out rows; without it, `validation_rows` are cut from the training rows."""
+    train: DataSource
+    """The training rows."""
+
+    validation: DataSource | None = None
+    """Held-out rows; without them, `validation_rows` are cut from the training rows."""
 
     validation_rows: int = Field(0, ge=0)
-    """Rows, drawn by `seed`, that are held out of `train` when no `validation` file is given."""
+    """Rows, drawn by `seed`, that are held out of `train` when no `validation` is given."""
+
+    evaluation_sets: dict[Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")], DataSource] = Field(
+        default_factory=dict, max_length=32
+    )
+    """Rows that the adapter will be judged by, by name: the training rows are searched for them."""
+
+    leakage: Literal["warn", "drop", "fail"] = "warn"
+    """What becomes of training rows that are, exactly or nearly, rows of an evaluation set: told in
+    the report, left out, or the end of the job."""
+
+    columns: dict[RowField, str] = Field(default_factory=dict)
+    """Fields of the rows under other names, such as {"instruction": "question"}."""
+
+    chat_template: ChatTemplateName | None = None
+    """Layout of a conversation; by default the base model's own, else "plain". "raw" puts nothing
+    between the texts. It is kept with the adapter."""
+
+    loss_on: Literal["answers", "last_answer", "all"] = "answers"
+    """Tokens that are learned: all answers of a conversation, the last one, or every token."""
+
+    long_rows: Literal["fail", "truncate", "drop"] = "fail"
+    """What becomes of rows longer than `max_length`: they end the job, are cut, or left out."""
+
+    max_length: int | None = Field(None, ge=8)
+    """Longest row in tokens, by default the base model's context."""
 
     seed: int = Field(0, ge=0)
     """Seed of the held-out draw."""
-
-    max_length: int | None = Field(None, ge=8)
-    """Longest row in tokens, by default the base model's context; a longer row fails the job."""
 
     @model_validator(mode="after")
     def _one_source_of_validation_rows(self) -> "DataSpec":
         if self.validation is not None and self.validation_rows:
             raise ValueError("give either validation or validation_rows, not both")
+        if self.leakage != "warn" and not self.evaluation_sets:
+            raise ValueError(f"leakage: {self.leakage} needs evaluation_sets to search for")
         return self
+
+    def sources(self) -> "dict[str, str | HubDatasetSpec]":
+        """Every source by the field that names it."""
+        named = {"data.train": self.train, "data.validation": self.validation}
+        for name, source in self.evaluation_sets.items():
+            named[f"data.evaluation_sets.{name}"] = source
+        return {field: source for field, source in named.items() if source is not None}
+
+    def file_ids(self) -> dict[str, str]:
+        """The uploaded files among the sources, by field."""
+        return {
+            field: source
+            for field, source in self.sources().items()
+            if isinstance(source, str) and re.fullmatch(FILE_ID_PATTERN, source)
+        }
 
 
 class TrainingSpec(Spec):
@@ -177,8 +267,9 @@ class TrainingSpec(Spec):
     batch_size: int = Field(16, ge=1)
     """Rows in one optimizer step, over all workers."""
 
-    micro_batch_size: int = Field(4, ge=1)
-    """Most rows that one worker holds in one forward pass; the rest is accumulated."""
+    micro_batch_tokens: int = Field(1024, ge=1)
+    """Most tokens that one worker holds in one forward pass, where rows lie one behind the other
+    without padding; a longer row goes alone. The rest of a step is accumulated."""
 
     warmup_steps: int = Field(0, ge=0)
     """Steps over which the learning rate rises from zero."""
@@ -192,6 +283,20 @@ class TrainingSpec(Spec):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the frozen base model; "auto" keeps the one it is stored in."""
 
+    quantization: Literal["8bit", "4bit"] | None = None
+    """Weights of the frozen base model in 8-bit integers or 4-bit floats (nf4), by bitsandbytes."""
+
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, about a
+    third more time."""
+
+    compile: bool = False
+    """Compile the model with torch.compile: a minute or more at first, then faster on most GPUs."""
+
+    shard_base_model: bool = False
+    """Spread the frozen base model's weights over the workers (FSDP2), for one that a single GPU
+    cannot hold. Without it each worker holds them all (DDP)."""
+
     seed: int = Field(0, ge=0)
     """Seed of initialisation, data order and dropout."""
 
@@ -202,21 +307,48 @@ class TrainingSpec(Spec):
     """Steps between metrics of each HypLoRA layer's geometry, named `geometry/QUANTITY/LAYER`: K,
     norm scale, mean radius, cap rate, mean and largest gain. Without it they cost nothing."""
 
-    checkpoint_every_steps: int = Field(50, ge=1)
+    checkpoint_every_steps: int | None = Field(50, ge=1)
     """Steps between checkpoints: at most this much work is lost when a worker dies."""
+
+    checkpoint_every_minutes: float | None = Field(None, gt=0)
+    """Minutes between checkpoints, whichever of the two comes first."""
+
+    kept_checkpoints: int = Field(2, ge=1, le=100)
+    """Newest checkpoints that are kept; an older one serves if the newest is damaged."""
+
+
+WorkerRange = tuple[Annotated[int, Field(ge=1, le=64)], Annotated[int, Field(ge=1, le=64)]]
+"""Fewest and most workers of an elastic job."""
 
 
 class ResourcesSpec(Spec):
     """What the job asks of the cluster."""
 
-    num_workers: int = Field(1, ge=1, le=64)
-    """Data-parallel training processes."""
+    num_workers: Annotated[int, Field(ge=1, le=64)] | WorkerRange = 1
+    """Data-parallel training processes: a number, or [fewest, most] to go on with what the cluster
+    has when nodes come and go."""
 
     cpus_per_worker: int = Field(1, ge=1, le=256)
     """CPU cores reserved for, and used by, each worker."""
 
     gpus_per_worker: Literal[0, 1] | None = None
     """GPUs a worker; by default one where the cluster has enough of them, else none."""
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> "ResourcesSpec":
+        if self.fewest_workers > self.most_workers:
+            raise ValueError("num_workers must rise: give the fewest workers first")
+        return self
+
+    @property
+    def fewest_workers(self) -> int:
+        """Workers without which the job does not start."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that the job has use for."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
 
 class FailureCode(StrEnum):
@@ -225,9 +357,13 @@ class FailureCode(StrEnum):
     BASE_MODEL_NOT_FOUND = "base-model-not-found"
     BASE_MODEL_UNUSABLE = "base-model-unusable"
     DATA_INVALID = "data-invalid"
+    DATA_LEAKED = "data-leaked"
     ROW_TOO_LONG = "row-too-long"
     TARGET_MODULES_NOT_FOUND = "target-modules-not-found"
     LOSS_NOT_FINITE = "loss-not-finite"
+    OUT_OF_MEMORY = "out-of-memory"
+    STORAGE_FULL = "storage-full"
+    CHECKPOINT_DAMAGED = "checkpoint-damaged"
     RESOURCES_UNAVAILABLE = "resources-unavailable"
     WORKERS_LOST = "workers-lost"
     ADAPTER_UNUSABLE = "adapter-unusable"
