@@ -20,7 +20,7 @@ from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from deploy.demo_assets import DemoAssetError, default_cache_dir, ensure_base_model, ensure_rows
+from deploy.demo_assets import DemoAssetError, ensure_base_model, ensure_rows
 from deploy.demo_rows import WordProblem, read_problems, split_problems
 from deploy.home import StackError, StackPorts
 from deploy.local import LocalStack, terminate_as_interrupt
@@ -29,6 +29,7 @@ from service.cli.follow import follow_job
 from service.client import Client, ClientError
 from workers.adapter import load_adapter
 from workers.base_model import load_base_model, load_tokenizer
+from workers.cache import cache_folder
 from workers.data import render_prompt
 from workers.generate import generate_batch
 from workers.rows import InstructionRow
@@ -94,7 +95,7 @@ def run_demo(home: Path, num_steps: int, console: Console) -> str:
         DemoError: If the job did not succeed or the adapter did not improve the model.
     """
     started = time.monotonic()
-    cache_dir = default_cache_dir()
+    cache_dir = cache_folder()
     base_model = ensure_base_model(cache_dir, console)
     problems = read_problems(ensure_rows(cache_dir, console))
     training, held_out = split_problems(problems, _NUM_HELD_OUT)

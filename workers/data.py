@@ -1,46 +1,35 @@
-"""From rows to tokens: prompt rendering, answers to learn, held-out rows.
+"""From rows to tokens: conversations laid out by a chat template, and which tokens are learned.
 
-The base model's own chat template renders a conversation. A tokenizer without one gets a plain
-layout:
-
-    ### Instruction:
-    What is 2 + 2?
-
-    ### Response:
-
-Either way the rendered text holds every special token, so none is added when it is encoded, and
-training and generation read exactly the same tokens. Only a row's answer, with the token that ends
-the turn, is learned.
+The tokenizer's chat template lays a conversation out (see `workers.chat_templates` for models
+without one). The text holds every special token, so none is added when it is encoded, and training
+and generation read exactly the same tokens. By default only answers are learned, each with the
+token that ends its turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import jinja2
 import torch
 
-from workers.errors import BaseModelUnusableError, DataInvalidError, RowTooLongError
-from workers.rows import InstructionRow, RowError, iter_numbered_rows
-from workers.seeds import derive_seed, permutation
+from workers.errors import BaseModelUnusableError
+from workers.rows import InstructionRow, Turn
 
 if TYPE_CHECKING:  # a registered model ships this module to where jaxtyping may be missing
-    from jaxtyping import Int
+    from jaxtyping import Bool, Int
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
+
+    from workers.rows import Row
 
 Message = Mapping[str, str]
 """One turn: `role` ("system", "user", "assistant") and `content`."""
 
-PLAIN_HEADINGS = {"user": "### Instruction:", "assistant": "### Response:", "system": "### System:"}
-
-
-def messages_for(row: InstructionRow) -> list[Message]:
-    """The one user turn that asks what a row asks."""
-    return user_turn(f"{row.instruction}\n\n{row.input}" if row.input else row.instruction)
+LossOn = Literal["answers", "last_answer", "all"]
+"""Which tokens of a conversation are learned."""
 
 
 def user_turn(text: str) -> list[Message]:
@@ -63,10 +52,8 @@ def render_prompt(
     Raises:
         BaseModelUnusableError: If the chat template fails.
     """
-    messages: list[Message] = []
-    for shot in shots:
-        messages += [*messages_for(shot), {"role": "assistant", "content": shot.output}]
-    return render(tokenizer, [*messages, *messages_for(row)])
+    turns = [turn for shot in shots for turn in shot.turns] + row.turns[:-1]
+    return render(tokenizer, _messages(turns))
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
@@ -75,9 +62,6 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
     Raises:
         BaseModelUnusableError: If the chat template fails.
     """
-    if tokenizer.chat_template is None:
-        turns = [f"{PLAIN_HEADINGS[turn['role']]}\n{turn['content']}\n\n" for turn in messages]
-        return f"{tokenizer.bos_token or ''}{''.join(turns)}{PLAIN_HEADINGS['assistant']}\n"
     return _apply_template(tokenizer, messages, add_generation_prompt=True)
 
 
@@ -93,8 +77,6 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
     The two differ in many chat models (Gemma's `<end_of_turn>`, Llama 3's `<|eot_id|>`).
     """
-    if tokenizer.chat_template is None:
-        return tokenizer.eos_token_id
     answer = "ANSWER"
     conversation = [*user_turn("QUESTION"), {"role": "assistant", "content": answer}]
     rendered = _apply_template(tokenizer, conversation, add_generation_prompt=False)
@@ -105,84 +87,121 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A tokenized row: the prompt, then the answer with the token that ends the turn."""
+    """A tokenized conversation."""
 
     input_ids: Int[Tensor, " time"]
-    num_prompt_tokens: int
+
+    is_answer: Bool[Tensor, " time"]
+    """The tokens that are learned; never the first, which nothing predicts."""
+
+    line: int = 0
+    """Line of the row in its source, from 1."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of prompt and answer."""
+        """Length."""
         return len(self.input_ids)
 
     @property
     def num_answer_tokens(self) -> int:
         """Tokens that count in the loss."""
-        return self.num_tokens - self.num_prompt_tokens
+        return int(self.is_answer.sum())
+
+    def cut(self, max_length: int) -> Example:
+        """The first tokens alone."""
+        return Example(self.input_ids[:max_length], self.is_answer[:max_length], self.line)
 
 
-def load_examples(
-    path: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
-    *,
-    name: str | None = None,
+@dataclass(frozen=True)
+class _Piece:
+    """Text that is encoded on its own, so that tokens never span its borders."""
+
+    text: str
+    is_learned: bool
+    closes_turn: bool = False
+    """Whether the text begins with what ends an answer that is learned."""
+
+
+def tokenize(
+    rows: Iterable[tuple[int, Row]], tokenizer: PreTrainedTokenizerBase, loss_on: LossOn = "answers"
 ) -> list[Example]:
-    """Read and tokenize the rows of a file.
+    """Tokenize conversations; one whose template rewrites its past gives one example an answer.
 
     Args:
-        path: JSON lines, plain or gzip.
-        tokenizer: The base model's.
-        max_length: Most tokens that a row may have; None for no bound.
-        name: What messages call the file, such as the field of the spec; by default its own name.
+        rows: Each with the number of its line.
+        tokenizer: The base model's, with a chat template.
+        loss_on: Which tokens are learned.
 
     Raises:
-        DataInvalidError: If the file or one of its rows cannot be read.
-        RowTooLongError: If a row has more than `max_length` tokens.
+        BaseModelUnusableError: If the chat template refuses a conversation.
     """
-    name = name or path.name
-    try:
-        lines, rows = zip(*iter_numbered_rows(path), strict=True)
-    except RowError as error:
-        raise DataInvalidError(f"{name}, {error}") from error
-    except OSError as error:
-        raise DataInvalidError(
-            f"{name}, kept in {path}, cannot be read ({error.strerror}); "
-            "upload it again, to storage that every worker sees"
-        ) from error
-    prompts = encode(tokenizer, [render_prompt(tokenizer, row) for row in rows])
-    answers = encode(tokenizer, [row.output for row in rows])
-    ending = [end_of_turn_id(tokenizer)]
-    examples = [
-        Example(torch.tensor(prompt + answer + ending, dtype=torch.int32), len(prompt))
-        for prompt, answer in zip(prompts, answers, strict=True)
+    laid_out = [
+        (line, pieces)
+        for line, row in rows
+        for pieces in _lay_out(tokenizer, row.turns, line, loss_on)
     ]
-    _check_lengths(examples, lines, name, max_length)
-    return examples
+    end = end_of_turn_id(tokenizer)
+    # In one call, which tokenizes in parallel.
+    encoded = iter(encode(tokenizer, [piece.text for _, pieces in laid_out for piece in pieces]))
+    return [_join(pieces, encoded, end, loss_on, line) for line, pieces in laid_out]
 
 
-def split_held_out(
-    examples: Sequence[Example], num_held_out: int, seed: int
-) -> tuple[list[Example], list[Example]]:
-    """Draw held-out rows by seed; both parts keep the order of the file.
+def _lay_out(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], line: int, loss_on: LossOn
+) -> list[list[_Piece]]:
+    """A conversation as pieces, question and answer in turn."""
+    answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+    learned = [index for index in answers if turns[index].is_learned]
+    if loss_on == "last_answer":
+        learned = [index for index in learned if index == answers[-1]] or learned[-1:]
+    try:
+        prompts = {index: render(tokenizer, _messages(turns[:index])) for index in answers}
+    except BaseModelUnusableError as error:
+        raise BaseModelUnusableError(f"line {line}: {error}") from error
+    pieces: list[_Piece] = []
+    past, past_is_learned = "", False
+    for index in answers:
+        if not prompts[index].startswith(past):
+            # Such as one that drops the reasoning of earlier answers: each answer with the past
+            # that it is given when it is generated.
+            return [
+                [_Piece(prompts[each], False), _Piece(turns[each].content, True)]
+                for each in learned
+            ]
+        is_learned = index in learned
+        pieces += [
+            _Piece(prompts[index][len(past) :], False, closes_turn=past_is_learned),
+            _Piece(turns[index].content, is_learned),
+        ]
+        past, past_is_learned = prompts[index] + turns[index].content, is_learned
+    return [pieces]
 
-    Returns:
-        The rows to train on and the held-out rows.
 
-    Raises:
-        DataInvalidError: If no row would be left to train on.
-    """
-    if num_held_out >= len(examples):
-        raise DataInvalidError(
-            f"data.validation_rows is {num_held_out} and the training file has {len(examples)} "
-            "rows, so none is left to train on; hold out fewer or upload more"
-        )
-    order = permutation(len(examples), derive_seed(seed, "held-out"))
-    held_out = set(order[:num_held_out])
-    return (
-        [example for index, example in enumerate(examples) if index not in held_out],
-        [example for index, example in enumerate(examples) if index in held_out],
-    )
+def _join(
+    pieces: Sequence[_Piece],
+    encoded: Iterable[list[int]],
+    end: int,
+    loss_on: LossOn,
+    line: int,
+) -> Example:
+    tokens: list[int] = []
+    is_answer: list[bool] = []
+    for piece, ids in zip(pieces, encoded, strict=False):
+        learned = [piece.is_learned] * len(ids)
+        if piece.closes_turn and ids[:1] == [end]:
+            learned[0] = True
+        tokens += ids
+        is_answer += learned
+    tokens.append(end)
+    is_answer.append(pieces[-1].is_learned)
+    if loss_on == "all":
+        is_answer = [True] * len(tokens)
+    is_answer[0] = False
+    return Example(torch.tensor(tokens, dtype=torch.int32), torch.tensor(is_answer), line)
+
+
+def _messages(turns: Iterable[Turn]) -> list[Message]:
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 def _apply_template(
@@ -197,23 +216,6 @@ def _apply_template(
         )
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise BaseModelUnusableError(
-            f"the chat template of {tokenizer.name_or_path!r} refuses a plain conversation: "
-            f"{error}; correct its chat_template, or remove it to use a plain layout"
+            f"the chat template of {tokenizer.name_or_path!r} refuses a conversation: "
+            f"{error}; give conversations that it takes, or choose another data.chat_template"
         ) from error
-
-
-def _check_lengths(
-    examples: Sequence[Example], lines: Sequence[int], name: str, max_length: int | None
-) -> None:
-    too_long = [
-        (line, example.num_tokens)
-        for line, example in zip(lines, examples, strict=True)
-        if max_length is not None and example.num_tokens > max_length
-    ]
-    if too_long:
-        line, length = too_long[0]
-        raise RowTooLongError(
-            f"{name}, line {line} has {length} tokens and at most {max_length} are "
-            f"allowed (the smaller of data.max_length and the base model's context); "
-            f"{len(too_long)} of {len(examples)} rows are too long: shorten them or leave them out"
-        )

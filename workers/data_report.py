@@ -77,9 +77,6 @@ class DataReport(_Part):
     leakage: Mapping[str, Overlap]
     """What the training file, before any row is dropped, shares with each evaluation set."""
 
-    padding_efficiency: float | None = Field(None, gt=0, le=1)
-    """Share of the tokens in the padded batches that are no padding; null if not measured."""
-
 
 def build_report(
     *,
@@ -91,7 +88,6 @@ def build_report(
     num_truncated: int = 0,
     num_dropped_too_long: int = 0,
     num_dropped_leaked: int = 0,
-    padding_efficiency: float | None = None,
 ) -> DataReport:
     """Put the report together.
 
@@ -104,7 +100,6 @@ def build_report(
         num_truncated: Rows cut to the longest length allowed.
         num_dropped_too_long: Rows left out because they are longer.
         num_dropped_leaked: Rows left out because an evaluation set holds their question.
-        padding_efficiency: Share of the tokens in the padded batches that are no padding.
     """
     assert len(lengths) == len(answer_lengths)
     return DataReport(
@@ -119,7 +114,6 @@ def build_report(
         num_dropped_leaked=num_dropped_leaked,
         duplicates=duplicates,
         leakage=leakage.overlaps,
-        padding_efficiency=padding_efficiency,
     )
 
 

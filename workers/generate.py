@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from workers.adapter import base_model_of, load_adapter
 from workers.base_model import context_length, load_base_model, load_tokenizer
+from workers.chat_templates import TEMPLATE_FILE
 from workers.data import encode, end_of_turn_id, render, user_turn
 from workers.errors import RowTooLongError, WorkerError
 
@@ -51,9 +52,12 @@ def load_with_adapter(
     recorded = base_model_of(adapter_dir) if adapter_dir is not None else None
     reference = base_reference or str(recorded)
     model = load_base_model(reference, dtype)
+    tokenizer = load_tokenizer(reference)
     if adapter_dir is not None:
         model = load_adapter(model, adapter_dir)
-    return model, load_tokenizer(reference)
+        if (template := adapter_dir / TEMPLATE_FILE).is_file():
+            tokenizer.chat_template = template.read_text(encoding="utf-8")
+    return model, tokenizer
 
 
 def render_user_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

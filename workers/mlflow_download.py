@@ -1,10 +1,10 @@
 """Fetching a base model that is named by an MLflow URI, once for each machine."""
 
 import hashlib
-import os
 import tempfile
 from pathlib import Path
 
+from workers.cache import cache_folder
 from workers.errors import BaseModelNotFoundError, BaseModelUnusableError
 
 MLFLOW_SCHEMES = ("models:/", "runs:/")
@@ -30,7 +30,7 @@ def download_model(uri: str) -> Path:
         ) from error
     try:
         pinned = _pin(uri)
-        target = _cache_folder() / _key(pinned, mlflow.get_tracking_uri())
+        target = cache_folder("mlflow") / _key(pinned, mlflow.get_tracking_uri())
         if not target.exists():
             _download_whole(pinned, target)
     # An unreachable server is a requests error, which is an OSError.
@@ -57,11 +57,6 @@ def _pin(uri: str) -> str:
         newest = max((int(found.version) for found in versions), default=0)
         return f"models:/{name}/{newest}"
     return uri
-
-
-def _cache_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "hyplora" / "mlflow"
 
 
 def _key(uri: str, tracking_uri: str) -> str:

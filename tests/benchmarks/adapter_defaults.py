@@ -11,15 +11,16 @@ import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from deploy.demo_assets import default_cache_dir, ensure_base_model, ensure_rows
+from deploy.demo_assets import ensure_base_model, ensure_rows
 from deploy.demo_rows import read_problems, split_problems
+from workers.cache import cache_folder
+from workers.reporter import SilentReporter
 from workers.specs import AdapterSpec, DataSpec, HypLoraSpec, LoraSpec, RunMetric, TrainingSpec
 from workers.train_loop import TrainTask, train
 
@@ -42,7 +43,7 @@ ADAPTERS: dict[str, AdapterSpec] = {
 }
 
 
-class LastMetrics:
+class LastMetrics(SilentReporter):
     """A reporter that keeps the last value of each metric."""
 
     def __init__(self) -> None:
@@ -50,12 +51,6 @@ class LastMetrics:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.values.update(values)
-
-    def checkpoint(self, step: int, directory: Path | None) -> None: ...
-
-    @contextmanager
-    def latest_checkpoint(self) -> Iterator[None]:
-        yield None
 
 
 def summary(values: list[float]) -> tuple[float, float]:
@@ -72,15 +67,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the losses")
     options = parser.parse_args()
     console = Console(width=200)
-    base_model = ensure_base_model(default_cache_dir(), console)
-    problems = read_problems(ensure_rows(default_cache_dir(), console))
+    base_model = ensure_base_model(cache_folder(), console)
+    problems = read_problems(ensure_rows(cache_folder(), console))
     losses: dict[str, list[float]] = {name: [] for name in ADAPTERS}
     curvatures: dict[str, list[float]] = {name: [] for name in ADAPTERS}
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, "train.jsonl"), Path(folder, "held-out.jsonl")]
         for file, part in zip(files, split_problems(problems, NUM_HELD_OUT), strict=True):
             file.write_text("".join(json.dumps(problem.as_row()) + "\n" for problem in part))
-        data = DataSpec(train="file-" + "0" * 16)
+        data = DataSpec(train=files[0].as_uri(), validation=files[1].as_uri())
         for seed in options.seeds:
             training = TrainingSpec(
                 learning_rate=options.learning_rate,
@@ -91,7 +86,7 @@ def main() -> None:
             )
             for name, adapter in ADAPTERS.items():
                 last = LastMetrics()
-                task = TrainTask(str(base_model), adapter, data, *files, training)
+                task = TrainTask(str(base_model), adapter, data, {}, training)
                 result = train(task, last, torch.device("cpu"))
                 losses[name].append(result.eval_loss)
                 curvatures[name].append(last.values.get(RunMetric.CURVATURE, float("nan")))

@@ -11,18 +11,20 @@ import json
 import math
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from deploy.demo_assets import default_cache_dir, ensure_base_model, ensure_rows
+from deploy.demo_assets import ensure_base_model, ensure_rows
 from deploy.demo_rows import read_problems, split_problems
 from workers.base_model import load_base_model, load_tokenizer
-from workers.data import load_examples
+from workers.cache import cache_folder
+from workers.data import tokenize
+from workers.reporter import SilentReporter
+from workers.sources import read_rows
 from workers.specs import AdapterSpec, DataSpec, HypLoraSpec, LoraSpec, RunMetric, TrainingSpec
 from workers.train_loop import TrainTask, train
 
@@ -30,7 +32,7 @@ NUM_HELD_OUT = 200
 NUM_MEASURED = 64
 
 
-class GradientNorms:
+class GradientNorms(SilentReporter):
     """A reporter that keeps the gradient norm of each step and nothing else."""
 
     def __init__(self) -> None:
@@ -38,12 +40,6 @@ class GradientNorms:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.values.append(values[RunMetric.GRADIENT_NORM])
-
-    def checkpoint(self, step: int, directory: Path | None) -> None: ...
-
-    @contextmanager
-    def latest_checkpoint(self) -> Iterator[None]:
-        yield None
 
 
 def token_radii(base_model: Path, rows: Path) -> dict[str, tuple[Tensor, Tensor]]:
@@ -65,7 +61,8 @@ def token_radii(base_model: Path, rows: Path) -> dict[str, tuple[Tensor, Tensor]
             kind = name.rsplit(".", 1)[1]
             module.register_forward_pre_hook(lambda _, inputs, kind=kind: record(kind, inputs[0]))
     with torch.no_grad():
-        for row in load_examples(rows, load_tokenizer(str(base_model)), None)[:NUM_MEASURED]:
+        measured = read_rows(rows.as_uri(), name="ROWS")[:NUM_MEASURED]
+        for row in tokenize(measured, load_tokenizer(str(base_model))):
             model(row.input_ids.unsqueeze(0).long())
     return {kind: (torch.cat(first[kind]), torch.cat(later[kind])) for kind in first}
 
@@ -92,7 +89,7 @@ def print_trainings(
             adapters[f"{curvature:g} | {cap:g}"] = adapter
     console.print("| seed | K | cap | first gradient norm | median | largest | held-out loss |")
     console.print("| --- | --- | --- | --- | --- | --- | --- |")
-    data = DataSpec(train="file-" + "0" * 16)
+    data = DataSpec(train=rows.as_uri(), validation=held_out.as_uri())
     for seed in options.seeds:
         training = TrainingSpec(
             learning_rate=1e-3,
@@ -102,7 +99,7 @@ def print_trainings(
             seed=seed,
         )
         for name, adapter in adapters.items():
-            task = TrainTask(str(base_model), adapter, data, rows, held_out, training)
+            task = TrainTask(str(base_model), adapter, data, {}, training)
             norms = GradientNorms()
             loss = train(task, norms, torch.device("cpu")).eval_loss
             ordered = sorted(norms.values)
@@ -119,8 +116,8 @@ def main() -> None:
     parser.add_argument("--caps", type=float, nargs="+", default=[2.0, 4.0, 8.0, 12.0])
     options = parser.parse_args()
     console = Console(width=200)
-    base_model = ensure_base_model(default_cache_dir(), console)
-    problems = read_problems(ensure_rows(default_cache_dir(), console))
+    base_model = ensure_base_model(cache_folder(), console)
+    problems = read_problems(ensure_rows(cache_folder(), console))
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, "train.jsonl"), Path(folder, "held-out.jsonl")]
         for file, part in zip(files, split_problems(problems, NUM_HELD_OUT), strict=True):

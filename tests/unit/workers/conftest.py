@@ -18,6 +18,11 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPLORA_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def tokenizer(tiny_model_dir: Path) -> PreTrainedTokenizerBase:
     return load_tokenizer(str(tiny_model_dir))

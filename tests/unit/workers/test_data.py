@@ -1,22 +1,20 @@
 import copy
-import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from workers.data import (
+    Example,
+    LossOn,
     encode,
     end_of_turn_id,
-    load_examples,
-    messages_for,
     render_prompt,
-    split_held_out,
+    tokenize,
 )
-from workers.errors import BaseModelUnusableError, DataInvalidError, RowTooLongError
-from workers.rows import InstructionRow
+from workers.errors import BaseModelUnusableError
+from workers.rows import ChatRow, InstructionRow
+from workers.sources import read_rows
 
 ROW = InstructionRow(instruction="Add.", input="2 + 2", output="4")
 
@@ -25,12 +23,6 @@ ROW = InstructionRow(instruction="Add.", input="2 + 2", output="4")
 def own_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A copy that a test may change."""
     return copy.deepcopy(tokenizer)
-
-
-def test_instruction_and_input_make_one_user_turn() -> None:
-    assert messages_for(ROW) == [{"role": "user", "content": "Add.\n\n2 + 2"}]
-    alone = InstructionRow(instruction="Add.", output="4")
-    assert messages_for(alone) == [{"role": "user", "content": "Add."}]
 
 
 def test_a_prompt_is_rendered_by_the_models_own_template(
@@ -47,16 +39,6 @@ def test_shots_are_shown_as_earlier_turns(tokenizer: PreTrainedTokenizerBase) ->
         "<|start|>user\n1 + 1<|end|>\n<|start|>assistant\n2<|end|>\n"
         "<|start|>user\nAdd.\n\n2 + 2<|end|>\n<|start|>assistant\n"
     )
-
-
-def test_a_tokenizer_without_template_gets_the_plain_layout(
-    own_tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    own_tokenizer.chat_template = None
-    assert render_prompt(own_tokenizer, ROW) == (
-        "<|start|>### Instruction:\nAdd.\n\n2 + 2\n\n### Response:\n"
-    )
-    assert end_of_turn_id(own_tokenizer) == own_tokenizer.eos_token_id
 
 
 def test_a_turn_ends_with_the_templates_token_where_it_is_not_the_end_of_sequence(
@@ -83,65 +65,92 @@ def test_a_template_that_refuses_a_user_turn_is_an_unusable_model(
 
 
 def test_only_the_answer_and_the_end_of_its_turn_are_learned(
-    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(ROW.model_dump_json())
-    (example,) = load_examples(path, tokenizer, None)
-    prompt = example.input_ids[: example.num_prompt_tokens]
-    answer = example.input_ids[example.num_prompt_tokens :]
-    assert tokenizer.decode(prompt) == render_prompt(tokenizer, ROW)
-    assert tokenizer.decode(answer) == "4<|end|>"
-    assert example.num_answer_tokens == len(answer) == 2
+    (example,) = tokenize([(7, ROW)], tokenizer)
+    assert tokenizer.decode(example.input_ids[~example.is_answer]) == render_prompt(tokenizer, ROW)
+    assert tokenizer.decode(example.input_ids[example.is_answer]) == "4<|end|>"
+    assert (example.num_answer_tokens, example.line) == (2, 7)
 
 
 def test_training_and_generation_read_the_same_prompt_tokens(
     tokenizer: PreTrainedTokenizerBase, rows: Path
 ) -> None:
-    for example in load_examples(rows, tokenizer, None):
-        prompt = example.input_ids[: example.num_prompt_tokens].tolist()
+    for example in tokenize(read_rows(rows.as_uri(), name="rows"), tokenizer):
+        prompt = example.input_ids[~example.is_answer].tolist()
         assert encode(tokenizer, [tokenizer.decode(prompt)]) == [prompt]
 
 
-def test_rows_that_are_too_long_are_counted_and_the_first_is_named(
-    tokenizer: PreTrainedTokenizerBase, rows: Path
-) -> None:
-    long = json.dumps({"instruction": "1" * 100, "output": "2"})
-    rows.write_text(rows.read_text() + f"\n{long}\n{long}\n")
-    with pytest.raises(
-        RowTooLongError, match=r"rows\.jsonl, line 34 has 121 tokens .* 80 .*2 of 34 rows"
-    ):
-        load_examples(rows, tokenizer, 80)
+CHAT = ChatRow.model_validate(
+    {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "1 + 1?"},
+            {"role": "assistant", "content": "2"},
+            {"role": "user", "content": "And 2 + 2?"},
+            {"role": "assistant", "content": "5", "weight": 0},
+            {"role": "user", "content": "No."},
+            {"role": "assistant", "content": "4"},
+        ]
+    }
+)
+
+
+def learned_text(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[str]:
+    """The runs of learned tokens, as text."""
+    pieces: list[list[int]] = []
+    before = False
+    for token, learned in zip(example.input_ids.tolist(), example.is_answer.tolist(), strict=True):
+        if learned and not before:
+            pieces.append([])
+        if learned:
+            pieces[-1].append(token)
+        before = learned
+    return [tokenizer.decode(piece) for piece in pieces]
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ("", "line 1: the file has no row"),
-        ('{"instruction": "a"}', "line 1, output: is missing"),
-        ("a,b,c", "line 1: is no JSON"),
-    ],
+    ("loss_on", "learned"),
+    [("answers", ["2<|end|>", "4<|end|>"]), ("last_answer", ["4<|end|>"])],
 )
-def test_a_malformed_data_set_names_file_and_line(
-    content: str, problem: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+def test_every_answer_of_a_conversation_is_learned_with_its_end_unless_weighted_0(
+    loss_on: LossOn, learned: list[str], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(content)
-    with pytest.raises(DataInvalidError, match=rf"rows\.jsonl, {problem}"):
-        load_examples(path, tokenizer, None)
+    (example,) = tokenize([(1, CHAT)], tokenizer, loss_on)
+    assert learned_text(tokenizer, example) == learned
+    messages = [{"role": turn.role, "content": turn.content} for turn in CHAT.turns]
+    whole = tokenizer.apply_chat_template(messages, tokenize=False).removesuffix("\n")
+    assert tokenizer.decode(example.input_ids) == whole
 
 
-def test_a_missing_data_set_is_said_to_be_missing(
-    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+def test_every_token_but_the_first_is_learned_if_asked_for(
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    with pytest.raises(DataInvalidError, match=r"cannot be read .*upload it again"):
-        load_examples(tmp_path / "rows.jsonl", tokenizer, None)
+    (example,) = tokenize([(1, CHAT)], tokenizer, "all")
+    assert example.is_answer.tolist() == [False] + [True] * (example.num_tokens - 1)
 
 
-@given(num_held_out=st.integers(0, 31), seed=st.integers(0, 2**32))
-def test_held_out_rows_are_drawn_by_seed_and_never_trained_on(num_held_out: int, seed: int) -> None:
-    examples = [object() for _ in range(32)]
-    trained, held_out = split_held_out(examples, num_held_out, seed)  # type: ignore[arg-type]
-    assert len(held_out) == num_held_out
-    assert sorted(map(id, trained + held_out)) == sorted(map(id, examples))
-    assert split_held_out(examples, num_held_out, seed) == (trained, held_out)  # type: ignore[arg-type]
+def test_a_template_that_rewrites_the_past_gives_each_answer_the_past_it_is_generated_with(
+    own_tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    own_tokenizer.chat_template = (
+        "{% for message in messages %}{% if loop.last or message['role'] != 'assistant' %}"
+        "{{ '<|start|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|start|>' }}{% endif %}"
+    )
+    first, second = tokenize([(3, CHAT)], own_tokenizer)
+    assert learned_text(own_tokenizer, first) == ["2<|end|>"]
+    assert learned_text(own_tokenizer, second) == ["4<|end|>"]
+    assert "2<|end|>" not in own_tokenizer.decode(second.input_ids)
+    assert first.line == second.line == 3
+
+
+def test_a_conversation_that_the_template_refuses_is_named_by_its_line(
+    own_tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    own_tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+        "{{ messages[0]['content'] }}"
+    )
+    with pytest.raises(BaseModelUnusableError, match=r"line 5: .*no system turn"):
+        tokenize([(4, ROW), (5, CHAT)], own_tokenizer)

@@ -71,7 +71,6 @@ def test_a_report_survives_json() -> None:
     report = a_report(
         duplicates=find_duplicates(["a", "a"], ["b", "b"]),
         leakage=find_overlaps(["a", "b"], {"set": ["a"]}),
-        padding_efficiency=0.9,
     )
     assert DataReport.model_validate_json(report.model_dump_json()) == report
 
@@ -83,7 +82,7 @@ def test_every_field_says_what_it_counts() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_held_out": -1}, {"padding_efficiency": 1.5}, {"padding_efficiency": float("nan")}],
+    [{"num_held_out": -1}, {"num_truncated": -2}],
     ids=str,
 )
 def test_impossible_numbers_are_refused(wrong: dict[str, object]) -> None:
