@@ -7,13 +7,14 @@ know nothing but its step.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 
 from workers.data import Example
+from workers.packing import positions_of
 from workers.ranks import rank, world_size
 from workers.seeds import derive_seed, permutation
 
@@ -26,35 +27,38 @@ if TYPE_CHECKING:
 IGNORED_LABEL = -100
 """Label of a position that does not count; cross_entropy's default."""
 
-PAD_MULTIPLE = 8
-"""Batches are padded to multiples of this: few distinct shapes for the kernels to be built for."""
-
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """Rows for one forward pass, padded on the right."""
+    """Rows for one forward pass, one behind the other."""
 
-    input_ids: Int[Tensor, "row time"]
+    input_ids: Int[Tensor, "1 time"]
 
-    answer_positions: Int[Tensor, "row answer"]
-    """Positions whose logits predict the answer tokens; rows with shorter answers repeat one."""
+    position_ids: Int[Tensor, "1 time"]
+    """Position of each token in its own row."""
 
-    labels: Int[Tensor, "row answer"]
-    """The answer tokens; `IGNORED_LABEL` where a row's answer has ended."""
+    row_lengths: list[int]
+    """Tokens of each row."""
+
+    answer_positions: Int[Tensor, "1 answer"]
+    """Positions whose logits predict the answer tokens."""
+
+    labels: Int[Tensor, " answer"]
+    """The answer tokens; `IGNORED_LABEL` where one does not count."""
+
+    lines: list[int]
+    """Where each row stands in its source."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same rows on another device."""
-        return MicroBatch(
-            self.input_ids.to(device, non_blocking=True),
-            self.answer_positions.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
+        tensors = ("input_ids", "position_ids", "answer_positions", "labels")
+        return replace(
+            self, **{name: getattr(self, name).to(device, non_blocking=True) for name in tensors}
         )
 
     def without_labels(self) -> MicroBatch:
         """The same rows, none of which counts."""
-        return MicroBatch(
-            self.input_ids, self.answer_positions, torch.full_like(self.labels, IGNORED_LABEL)
-        )
+        return replace(self, labels=torch.full_like(self.labels, IGNORED_LABEL))
 
 
 def num_steps(num_rows: int, training: TrainingSpec) -> int:
@@ -84,33 +88,59 @@ def share_of_rank(examples: Sequence[Example], rank: int, world_size: int) -> li
     return sorted(examples, key=lambda example: -example.num_tokens)[rank::world_size]
 
 
-def micro_batches(
-    examples: Sequence[Example], micro_batch_size: int, pad_id: int
-) -> Iterator[MicroBatch]:
-    """Collate neighbouring rows into forward passes of at most `micro_batch_size` rows."""
-    for first in range(0, len(examples), micro_batch_size):
-        yield _collate(examples[first : first + micro_batch_size], pad_id)
+def micro_batches(examples: Sequence[Example], max_tokens: int) -> Iterator[MicroBatch]:
+    """Fill forward passes with rows up to `max_tokens`, first fit; a longer row goes alone.
+
+    Few and full ones come out where the rows are sorted, longest first.
+    """
+    bins: list[list[Example]] = []
+    room: list[int] = []
+    for example in examples:
+        place = next((at for at, left in enumerate(room) if example.num_tokens <= left), None)
+        if place is None:
+            bins.append([example])
+            room.append(max_tokens - example.num_tokens)
+        else:
+            bins[place].append(example)
+            room[place] -= example.num_tokens
+    return map(_pack, bins)
 
 
 @dataclass(frozen=True)
 class Batching:
     """How this rank's share of the rows becomes forward passes."""
 
-    micro_batch_size: int
-    pad_id: int
+    max_tokens: int
+    """Most tokens in one of them; 0 for a row each."""
+
+    is_sharded: bool = False
+    """Whether every rank must make as many of them, since all fetch weights for each."""
 
     def of_step(self, rows: Sequence[Example]) -> list[MicroBatch]:
         """A rank left without a row joins in with one that does not count."""
-        share = share_of_rank(rows, rank(), world_size())
-        if not share:
-            return [batch.without_labels() for batch in micro_batches(rows[:1], 1, self.pad_id)]
-        return list(micro_batches(share, self.micro_batch_size, self.pad_id))
+        shares = [share_of_rank(rows, each, world_size()) for each in range(world_size())]
+        if not self.is_sharded:
+            return self._filled(shares[rank()], rows, at_least=1)
+        most = max(sum(1 for _ in micro_batches(share, self.max_tokens)) for share in shares)
+        return self._filled(shares[rank()], rows, most)
 
     def of_evaluation(self, rows: Sequence[Example]) -> list[MicroBatch]:
         """The same batches on any number of ranks, dealt out to them."""
-        longest_first = share_of_rank(rows, rank=0, world_size=1)
-        every = list(micro_batches(longest_first, self.micro_batch_size, self.pad_id))
-        return every[rank() :: world_size()]
+        every = list(micro_batches(share_of_rank(rows, rank=0, world_size=1), self.max_tokens))
+        own = every[rank() :: world_size()]
+        if self.is_sharded and len(own) < len(every[:: world_size()]):
+            own.append(every[0].without_labels())
+        return own
+
+    def _filled(
+        self, share: Sequence[Example], rows: Sequence[Example], at_least: int
+    ) -> list[MicroBatch]:
+        """Batches of a share, and of a short row that does not count if they are too few."""
+        batches = list(micro_batches(share, self.max_tokens))
+        shortest = min(rows, key=lambda row: row.num_tokens)
+        for _ in range(at_least - len(batches)):
+            batches += [batch.without_labels() for batch in micro_batches([shortest], 0)]
+        return batches
 
 
 @lru_cache(maxsize=2)  # a step touches two epochs where one ends
@@ -118,18 +148,15 @@ def _order_of_epoch(num_rows: int, seed: int, epoch: int) -> list[int]:
     return permutation(num_rows, derive_seed(seed, "epoch", epoch))
 
 
-def _collate(examples: Sequence[Example], pad_id: int) -> MicroBatch:
-    longest = max(example.num_tokens for example in examples)
-    longest_answer = max(example.num_answer_tokens for example in examples)
-    width = -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
-    input_ids = torch.full((len(examples), width), pad_id)
-    answer_positions = torch.zeros(len(examples), longest_answer, dtype=torch.long)
-    labels = torch.full((len(examples), longest_answer), IGNORED_LABEL)
-    for row, example in enumerate(examples):
-        input_ids[row, : example.num_tokens] = example.input_ids
-        answer = slice(0, example.num_answer_tokens)
-        answer_positions[row, answer] = torch.arange(
-            example.num_prompt_tokens - 1, example.num_tokens - 1
-        )
-        labels[row, answer] = example.input_ids[example.num_prompt_tokens :]
-    return MicroBatch(input_ids, answer_positions, labels)
+def _pack(examples: Sequence[Example]) -> MicroBatch:
+    lengths = [example.num_tokens for example in examples]
+    input_ids = torch.cat([example.input_ids for example in examples]).long()
+    answers = torch.cat([example.is_answer for example in examples]).nonzero()[:, 0]
+    return MicroBatch(
+        input_ids=input_ids[None],
+        position_ids=positions_of(lengths),
+        row_lengths=lengths,
+        answer_positions=answers[None] - 1,
+        labels=input_ids[answers],
+        lines=[example.line for example in examples],
+    )

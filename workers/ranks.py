@@ -1,13 +1,17 @@
 """What the ranks of a training do together; all of it is a no-op for one rank alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from workers.errors import WorkerError
+
+Item = TypeVar("Item")
 
 
 def rank() -> int:
@@ -32,23 +36,54 @@ def failing_together() -> Iterator[None]:
         yield
     except WorkerError as error:
         own = error
-    everyones = [own]
-    if world_size() > 1:
-        everyones = [None] * world_size()
-        dist.all_gather_object(everyones, own)
-    for raised in everyones:
+    for raised in gathered(own):
         if raised is not None:
             raise raised
 
 
-def synchronise(module: nn.Module) -> nn.Module:
-    """Start all ranks from rank 0's trainable parameters and average their gradients."""
+def gathered(own: Item) -> list[Item]:
+    """What every rank gives, in the order of ranks."""
+    everyones = [own] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(everyones, own)
+    return everyones
+
+
+def decided_by_first(*choices: bool) -> list[bool]:
+    """What rank 0 decides, on every rank."""
+    if world_size() == 1:
+        return list(choices)
+    decided: list[bool] = list(choices)
+    dist.broadcast_object_list(decided, src=0)
+    return decided
+
+
+def synchronise(module: nn.Module, *, is_sharded: bool = False) -> nn.Module:
+    """Start all ranks from rank 0's trainable parameters and average their gradients.
+
+    Args:
+        module: Whose trainable parameters are whole on every rank.
+        is_sharded: Whether frozen ones are sharded, which DDP cannot wrap: see `sum_gradients`.
+    """
     if world_size() == 1:
         return module
     for parameter in module.parameters():
         if parameter.requires_grad:
             dist.broadcast(parameter.data, src=0)
+    if is_sharded:
+        return module
     # Every rank has read the frozen base model itself, so DDP need not send it around.
     return DistributedDataParallel(
         module, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False
     )
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add the gradients of all ranks, in one message."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, summed in zip(
+        gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True
+    ):
+        gradient.copy_(summed.view_as(gradient))

@@ -20,10 +20,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from workers.batches import IGNORED_LABEL, MicroBatch
-from workers.ranks import world_size
+from workers.ranks import sum_gradients, world_size
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float
     from peft import PeftModel
     from torch import Tensor
 
@@ -39,28 +39,23 @@ class AnswerLoss(nn.Module):
         forward = model.get_base_model().forward
         self._selects_logits = "logits_to_keep" in inspect.signature(forward).parameters
 
-    def forward(
-        self,
-        input_ids: Int[Tensor, "row time"],
-        answer_positions: Int[Tensor, "row answer"],
-        labels: Int[Tensor, "row answer"],
-    ) -> Float[Tensor, ""]:
+    def forward(self, batch: MicroBatch) -> Float[Tensor, ""]:
         """Negative log-likelihood of the labels in nats, summed over those that count.
 
-        No attention mask is needed: padding is on the right, where causal attention never looks,
-        and the attention kernels are faster without one. Logits are made at `answer_positions`
-        alone, since the head over a large vocabulary costs as much as many layers.
+        Logits are made at `answer_positions` alone, since the head over a large vocabulary costs
+        as much as many layers.
         """
+        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
+        if len(batch.row_lengths) > 1:
+            inputs |= {"position_ids": batch.position_ids, "row_lengths": batch.row_lengths}
         if self._selects_logits:
-            logits = self.model(
-                input_ids=input_ids, logits_to_keep=answer_positions, use_cache=False
-            ).logits
+            logits = self.model(**inputs, logits_to_keep=batch.answer_positions).logits
         else:
-            every = self.model(input_ids=input_ids, use_cache=False).logits
-            logits = every.take_along_dim(answer_positions[..., None], dim=1)
+            every = self.model(**inputs).logits
+            logits = every.take_along_dim(batch.answer_positions[..., None], dim=1)
         return F.cross_entropy(
             logits.flatten(0, 1).float(),
-            labels.flatten(),
+            batch.labels,
             ignore_index=IGNORED_LABEL,
             reduction="sum",
         )
@@ -130,13 +125,16 @@ def train_step(
     for number, batch in enumerate(batches, start=1):
         is_last = number == len(batches)
         with _without_synchronisation(loss_module) if not is_last else contextlib.nullcontext():
-            loss = _call(loss_module, batch.to(device))
+            loss = loss_module(batch.to(device))
             # DDP averages over ranks what has to be a sum over ranks.
-            (loss * (world_size() / num_answer_tokens)).backward()
+            scale = world_size() if isinstance(loss_module, DistributedDataParallel) else 1
+            (loss * (scale / num_answer_tokens)).backward()
         summed_loss += loss.detach()
+    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if world_size() > 1:
         dist.all_reduce(summed_loss)
-    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if not isinstance(loss_module, DistributedDataParallel):
+            sum_gradients(trainable)
     norm = nn.utils.clip_grad_norm_(trainable, max_grad_norm)
     mean_loss, gradient_norm = torch.stack([summed_loss / num_answer_tokens, norm]).tolist()
     result = StepResult(mean_loss, gradient_norm)
@@ -158,17 +156,13 @@ def evaluate(loss_module: AnswerLoss, batches: Iterable[MicroBatch]) -> float:
     total = torch.zeros(2, dtype=torch.float64, device=device)
     loss_module.eval()
     for batch in batches:
-        total[0] += _call(loss_module, batch.to(device))
+        total[0] += loss_module(batch.to(device))
         total[1] += (batch.labels != IGNORED_LABEL).sum()
     loss_module.train()
     if world_size() > 1:
         dist.all_reduce(total)
     summed_loss, num_answer_tokens = total.tolist()
     return summed_loss / num_answer_tokens
-
-
-def _call(loss_module: nn.Module, batch: MicroBatch) -> Float[Tensor, ""]:
-    return loss_module(batch.input_ids, batch.answer_positions, batch.labels)
 
 
 def _without_synchronisation(module: nn.Module) -> contextlib.AbstractContextManager[None]:

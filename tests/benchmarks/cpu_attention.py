@@ -21,20 +21,23 @@ from pathlib import Path
 
 import torch
 
+from workers import packing
 from workers.adapter import build_adapter
 from workers.base_model import load_base_model, load_tokenizer
 from workers.batches import micro_batches
-from workers.data import Example, load_examples
+from workers.data import Example, tokenize
+from workers.packing import use_packed_attention
+from workers.sources import read_rows
 from workers.specs import HypLoraSpec, TrainingSpec
 from workers.train_step import AnswerLoss, build_optimizer, train_step
 
 NUM_STEPS = 5
 
 
-def seconds_of_step(loss_module: AnswerLoss, rows: list[Example], pad_id: int) -> float:
+def seconds_of_step(loss_module: AnswerLoss, rows: list[Example]) -> float:
     """Processor time of the fastest of a few steps over the same rows."""
     optimizer = build_optimizer(loss_module, TrainingSpec())
-    (batch,) = micro_batches(rows, len(rows), pad_id)
+    (batch,) = micro_batches(rows, sum(row.num_tokens for row in rows))
     num_answer_tokens = sum(row.num_answer_tokens for row in rows)
     times = []
     for _ in range(NUM_STEPS + 1):
@@ -51,17 +54,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(options.base_model)
-    (row, *_) = load_examples(options.rows, tokenizer, None)
+    ((_, row), *_) = read_rows(options.rows.absolute().as_uri(), name="ROWS")
+    (example,) = tokenize([(1, row)], tokenizer)
     model = load_base_model(options.base_model)
+    assert use_packed_attention(model)
     loss_module = AnswerLoss(build_adapter(model, HypLoraSpec())).train()
     print(f"{'row':>8}{'sdpa':>8}{'eager':>8}")
     for length in (64, 128, 256, 512):
-        tokens = row.input_ids.repeat(-(-length // row.num_tokens))[:length]
-        rows = [Example(tokens, length - 16)] * 4
+        tokens = example.input_ids.repeat(-(-length // example.num_tokens))[:length]
+        rows = [Example(tokens, torch.arange(length) >= length - 16)] * 4
         seconds = {}
-        for kernel in ("sdpa", "eager"):
-            model.set_attn_implementation(kernel)
-            seconds[kernel] = seconds_of_step(loss_module, rows, tokenizer.pad_token_id)
+        for kernel, bound in {"sdpa": 0, "eager": 512}.items():
+            packing.SHORT_ROW = bound
+            seconds[kernel] = seconds_of_step(loss_module, rows)
         print(f"{length:8d}{seconds['sdpa']:8.2f}{seconds['eager']:8.2f}")
 
 

@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
     except WorkerError as error:
         outcome = error
     dist.destroy_process_group()
-    record = (reporter.history, reporter.checkpoints, outcome)
+    record = (reporter.history, reporter.kept, outcome)
     (folder / f"rank-{rank}.outcome").write_bytes(pickle.dumps(record))
 
 

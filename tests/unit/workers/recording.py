@@ -1,26 +1,34 @@
 """A reporter that keeps everything, and the tasks that the worker tests train."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from workers.data_report import DataReport
 from workers.specs import AdapterSpec, DataSpec, HypLoraSpec, TrainingSpec
 from workers.train_loop import TrainResult, TrainTask, train
+
+TRAIN_ID, VALIDATION_ID = f"file-{0:016x}", f"file-{1:016x}"
 
 
 class RecordingReporter:
     """Keeps metrics in memory and checkpoints as folders named by their step."""
 
-    def __init__(self, folder: Path, resume_from: Path | None = None) -> None:
+    def __init__(self, folder: Path, resume_from: Path | Sequence[Path] = ()) -> None:
         self.folder = folder
-        self.resume_from = resume_from
+        self.resume_from = [resume_from] if isinstance(resume_from, Path) else list(resume_from)
         self.history: dict[int, dict[str, float]] = {}
-        self.checkpoints: dict[int, Path] = {}
+        self.kept: dict[int, Path] = {}
         self.handed_over: list[Path] = []
+        self.reports: list[DataReport] = []
+        self.stop_after: int | None = None
+
+    def data_report(self, report: DataReport) -> None:
+        self.reports.append(report)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.history[step] = {str(name): value for name, value in values.items()}
@@ -28,10 +36,14 @@ class RecordingReporter:
     def checkpoint(self, step: int, directory: Path | None) -> None:
         assert directory is not None
         self.handed_over.append(directory)
-        self.checkpoints[step] = shutil.copytree(directory, self.folder / str(step))
+        self.kept[step] = shutil.copytree(directory, self.folder / str(step))
+        shutil.rmtree(directory)
 
-    def latest_checkpoint(self) -> AbstractContextManager[Path | None]:
-        return nullcontext(self.resume_from)
+    def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
+        return map(nullcontext, self.resume_from)
+
+    def stop_requested(self) -> bool:
+        return self.stop_after is not None and max(self.history) >= self.stop_after
 
     def curve(self, metric: str) -> list[float]:
         return [values[metric] for _, values in sorted(self.history.items()) if metric in values]
@@ -47,20 +59,25 @@ def task_for(
     **training: Any,
 ) -> TrainTask:
     """A small training; keywords are those of `TrainingSpec`."""
-    defaults = {"batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-2}
+    defaults = {"batch_size": 8, "micro_batch_tokens": 128, "learning_rate": 1e-2}
+    sources = {"train": TRAIN_ID} | ({"validation": VALIDATION_ID} if validation else {})
     return TrainTask(
         base_model=str(base_model),
         adapter=adapter or HypLoraSpec(),
-        data=DataSpec(train=f"file-{0:016x}", **(data or {})),
-        train_path=rows,
-        validation_path=validation,
+        data=DataSpec(**sources, **(data or {})),
+        files={TRAIN_ID: rows} | ({VALIDATION_ID: validation} if validation else {}),
         training=TrainingSpec(**(defaults | training)),
     )
 
 
 def run(
-    task: TrainTask, folder: Path, *, resume_from: Path | None = None
+    task: TrainTask,
+    folder: Path,
+    *,
+    resume_from: Path | Sequence[Path] = (),
+    stop_after: int | None = None,
 ) -> tuple[RecordingReporter, TrainResult]:
     """Train on this CPU."""
     reporter = RecordingReporter(folder, resume_from)
+    reporter.stop_after = stop_after
     return reporter, train(task, reporter, torch.device("cpu"))

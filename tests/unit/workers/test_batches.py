@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from workers.batches import (
     IGNORED_LABEL,
-    PAD_MULTIPLE,
+    Batching,
     micro_batches,
     num_steps,
     rows_of_step,
@@ -16,12 +16,10 @@ from workers.batches import (
 from workers.data import Example
 from workers.specs import TrainingSpec
 
-PAD_ID = 0
 
-
-def example(num_prompt_tokens: int, num_answer_tokens: int, first: int = 1) -> Example:
-    tokens = torch.arange(first, first + num_prompt_tokens + num_answer_tokens, dtype=torch.int32)
-    return Example(tokens, num_prompt_tokens)
+def example(num_prompt_tokens: int, num_answer_tokens: int, line: int = 0) -> Example:
+    tokens = torch.arange(1, 1 + num_prompt_tokens + num_answer_tokens, dtype=torch.int32)
+    return Example(tokens, torch.arange(len(tokens)) >= num_prompt_tokens, line)
 
 
 examples = st.lists(
@@ -77,29 +75,65 @@ def test_ranks_share_the_rows_of_a_step_evenly(rows: list[Example], world_size: 
         assert lengths == sorted(lengths, reverse=True)
 
 
-@given(examples, st.integers(1, 6))
-def test_the_logits_kept_are_those_that_predict_the_answer(
-    rows: list[Example], micro_batch_size: int
+@given(examples, st.integers(1, 80))
+def test_the_logits_kept_are_those_that_predict_the_answers(
+    rows: list[Example], max_tokens: int
 ) -> None:
-    batches = list(micro_batches(rows, micro_batch_size, PAD_ID))
-    assert [len(batch.input_ids) for batch in batches[:-1]] == [micro_batch_size] * (
-        len(batches) - 1
-    )
-    remaining = iter(rows)
+    for number, row in enumerate(rows):
+        rows[number] = Example(row.input_ids, row.is_answer, line=number)
+    lines = []
+    for batch in micro_batches(rows, max_tokens):
+        packed = [rows[line] for line in batch.lines]
+        assert batch.row_lengths == [row.num_tokens for row in packed]
+        assert batch.input_ids[0].tolist() == [
+            token for row in packed for token in row.input_ids.tolist()
+        ]
+        assert batch.position_ids[0].tolist() == [
+            position for row in packed for position in range(row.num_tokens)
+        ]
+        answers = [token for row in packed for token in row.input_ids[row.is_answer].tolist()]
+        assert batch.labels.tolist() == answers
+        assert batch.input_ids[0, batch.answer_positions[0] + 1].tolist() == answers
+        lines += batch.lines
+    assert sorted(lines) == list(range(len(rows)))
+
+
+@given(examples, st.integers(1, 80))
+def test_no_forward_pass_holds_more_tokens_than_allowed_but_for_a_row_alone(
+    rows: list[Example], max_tokens: int
+) -> None:
+    batches = list(micro_batches(rows, max_tokens))
     for batch in batches:
-        assert batch.input_ids.shape[1] % PAD_MULTIPLE == 0
-        for tokens, positions, labels in zip(
-            batch.input_ids, batch.answer_positions, batch.labels, strict=True
-        ):
-            row = next(remaining)
-            counts = labels != IGNORED_LABEL
-            assert tokens[: row.num_tokens].tolist() == row.input_ids.tolist()
-            assert (tokens[row.num_tokens :] == PAD_ID).all()
-            assert tokens[positions + 1][counts].tolist() == labels[counts].tolist()
-            assert labels[counts].tolist() == row.input_ids[row.num_prompt_tokens :].tolist()
+        assert len(batch.row_lengths) == 1 or sum(batch.row_lengths) <= max_tokens
+    half_full = [batch for batch in batches if 2 * sum(batch.row_lengths) <= max_tokens]
+    assert len(half_full) <= 1
 
 
 def test_a_batch_without_labels_counts_nothing() -> None:
-    (batch,) = micro_batches([example(3, 2)], 1, PAD_ID)
+    (batch,) = micro_batches([example(3, 2)], 8)
     assert (batch.without_labels().labels == IGNORED_LABEL).all()
     assert torch.equal(batch.without_labels().input_ids, batch.input_ids)
+
+
+@given(rows=examples, world_size=st.integers(1, 4), max_tokens=st.integers(1, 80))
+def test_sharded_ranks_make_equally_many_forward_passes_of_the_same_rows(
+    rows: list[Example], world_size: int, max_tokens: int
+) -> None:
+    for number, row in enumerate(rows):
+        rows[number] = Example(row.input_ids, row.is_answer, line=number)
+    for of in ("of_step", "of_evaluation"):
+        shares = []
+        for rank in range(world_size):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("workers.batches.rank", lambda rank=rank: rank)
+                patch.setattr("workers.batches.world_size", lambda: world_size)
+                shares.append(getattr(Batching(max_tokens, is_sharded=True), of)(rows))
+        assert len({len(batches) for batches in shares}) == 1
+        counted = [
+            line
+            for batches in shares
+            for batch in batches
+            if (batch.labels != IGNORED_LABEL).any()
+            for line in batch.lines
+        ]
+        assert sorted(counted) == list(range(len(rows)))

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tiny_model import write_addition_rows
-from tests.unit.workers.recording import run, task_for
+from tests.unit.workers.recording import TRAIN_ID, run, task_for
 from workers.errors import DataInvalidError
 from workers.specs import HypLoraSpec, RunMetric
 from workers.train_loop import TrainTask
@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 def run_ranks(
-    tasks: Sequence[TrainTask], folder: Path, resume_from: Path | None = None
+    tasks: Sequence[TrainTask], folder: Path, resume_from: Path | tuple[()] = ()
 ) -> list[tuple[dict[int, dict[str, float]], dict[int, Path], Any]]:
     """Train with one gloo process for each task; metrics, checkpoints and outcome of each."""
     folder.mkdir()
@@ -56,7 +56,7 @@ def test_two_ranks_train_as_one_does(tiny_model_dir: Path, tmp_path: Path) -> No
     rows = write_addition_rows(tmp_path / "rows.jsonl", num_rows=28)
     task = task_for(
         tiny_model_dir, rows, adapter=HypLoraSpec(learn_curvature=True), batch_size=4,
-        micro_batch_size=1, num_epochs=1, data={"validation_rows": 7}, eval_every_steps=2,
+        micro_batch_tokens=1, num_epochs=1, data={"validation_rows": 7}, eval_every_steps=2,
         checkpoint_every_steps=3,
     )  # fmt: skip
     alone, result = run(task, tmp_path / "alone")
@@ -75,7 +75,7 @@ def test_two_ranks_train_as_one_does(tiny_model_dir: Path, tmp_path: Path) -> No
     assert outcome.num_tokens == result.num_tokens == others_outcome.num_tokens
     assert sorted(checkpoints) == [3, 6]
     assert others_checkpoints == {}
-    expected = load_file(alone.checkpoints[6] / "adapter" / "adapter_model.safetensors")
+    expected = load_file(alone.kept[6] / "adapter" / "adapter_model.safetensors")
     found = load_file(checkpoints[6] / "adapter" / "adapter_model.safetensors")
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-2, atol=1e-4, msg=name)
@@ -84,7 +84,7 @@ def test_two_ranks_train_as_one_does(tiny_model_dir: Path, tmp_path: Path) -> No
 def test_two_ranks_resume_what_one_began(tiny_model_dir: Path, rows: Path, tmp_path: Path) -> None:
     task = task_for(tiny_model_dir, rows, max_steps=4, checkpoint_every_steps=2)
     alone, result = run(task, tmp_path / "alone")
-    pair = run_ranks([task, task], tmp_path / "pair", resume_from=alone.checkpoints[2])
+    pair = run_ranks([task, task], tmp_path / "pair", resume_from=alone.kept[2])
     history, _, outcome = pair[0]
     assert sorted(history) == [3, 4]
     curve = [values[RunMetric.LOSS] for values in history.values()]
@@ -96,7 +96,28 @@ def test_what_only_one_rank_lacks_fails_every_rank(
     tiny_model_dir: Path, rows: Path, tmp_path: Path
 ) -> None:
     task = task_for(tiny_model_dir, rows, max_steps=1)
-    lacking = replace(task, train_path=tmp_path / "not-on-this-machine.jsonl")
+    lacking = replace(task, files={TRAIN_ID: tmp_path / "not-on-this-machine.jsonl"})
     for _, _, outcome in run_ranks([task, lacking], tmp_path / "pair"):
         assert isinstance(outcome, DataInvalidError)
         assert "not-on-this-machine" in str(outcome)
+
+
+def test_two_ranks_with_a_sharded_base_model_train_as_one_does(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    rows = write_addition_rows(tmp_path / "rows.jsonl", num_rows=21)
+    settings = {
+        "adapter": HypLoraSpec(learn_curvature=True), "batch_size": 4, "num_epochs": 1,
+        "data": {"validation_rows": 4}, "micro_batch_tokens": 40, "checkpoint_every_steps": 3,
+    }  # fmt: skip
+    alone, _ = run(task_for(tiny_model_dir, rows, **settings), tmp_path / "alone")
+    task = task_for(tiny_model_dir, rows, **settings, shard_base_model=True)
+    (history, kept, _), (others_history, _, _) = run_ranks([task, task], tmp_path / "pair")
+    for metric in (RunMetric.LOSS, RunMetric.GRADIENT_NORM, RunMetric.EVAL_LOSS):
+        curve = [values[metric] for values in history.values() if metric in values]
+        assert curve == pytest.approx(alone.curve(metric), rel=1e-3)
+        assert curve == [values[metric] for values in others_history.values() if metric in values]
+    (resumed, _, _), _ = run_ranks([task, task], tmp_path / "again", resume_from=kept[3])
+    assert [values[RunMetric.LOSS] for values in resumed.values()] == [
+        values[RunMetric.LOSS] for step, values in history.items() if step > 3
+    ]

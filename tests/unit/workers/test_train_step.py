@@ -11,7 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from workers.adapter import build_adapter
 from workers.base_model import load_base_model
 from workers.batches import MicroBatch, micro_batches
-from workers.data import Example, load_examples
+from workers.data import Example, tokenize
+from workers.packing import use_packed_attention
+from workers.sources import read_rows
 from workers.specs import HypLoraSpec, TrainingSpec
 from workers.train_step import (
     AnswerLoss,
@@ -24,14 +26,16 @@ from workers.train_step import (
 
 @pytest.fixture
 def examples(rows: Path, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-    return load_examples(rows, tokenizer, None)
+    return tokenize(read_rows(rows.as_uri(), name="rows"), tokenizer)
 
 
 @pytest.fixture
 def answer_loss(tiny_model_dir: Path) -> AnswerLoss:
     torch.manual_seed(0)
     spec = HypLoraSpec(init_weights=False, learn_curvature=True)
-    return AnswerLoss(build_adapter(load_base_model(str(tiny_model_dir)), spec))
+    model = load_base_model(str(tiny_model_dir))
+    assert use_packed_attention(model)
+    return AnswerLoss(build_adapter(model, spec))
 
 
 def loss_by_transformers(model: nn.Module, examples: Sequence[Example]) -> float:
@@ -40,7 +44,7 @@ def loss_by_transformers(model: nn.Module, examples: Sequence[Example]) -> float
     for example in examples:
         tokens = example.input_ids[None].long()
         labels = tokens.clone()
-        labels[:, : example.num_prompt_tokens] = -100
+        labels[:, ~example.is_answer] = -100
         with torch.no_grad():
             mean = model(input_ids=tokens, labels=labels).loss.item()
         total += mean * example.num_answer_tokens
@@ -63,35 +67,29 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_towards_zero(
         assert rates[-1] == pytest.approx(peak / (total_steps - warmup_steps))
 
 
-@pytest.mark.parametrize("size", [1, 5, 32])
+@pytest.mark.parametrize("size", [1, 150, 10_000])
 def test_the_loss_is_that_of_transformers_row_by_row(
     size: int, answer_loss: AnswerLoss, examples: list[Example]
 ) -> None:
     answer_loss.eval()
     expected = loss_by_transformers(answer_loss.model, examples)
-    batches = list(micro_batches(examples, size, pad_id=0))
+    batches = list(micro_batches(examples, size))
     assert evaluate(answer_loss, batches) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_model_that_cannot_select_logits_has_the_same_loss(
     answer_loss: AnswerLoss, examples: list[Example]
 ) -> None:
-    batches = list(micro_batches(examples, 8, pad_id=0))
+    batches = list(micro_batches(examples, 300))
     expected = evaluate(answer_loss, batches)
     answer_loss._selects_logits = False
     assert evaluate(answer_loss, batches) == pytest.approx(expected, rel=1e-6)
 
 
-def test_padding_has_no_influence(answer_loss: AnswerLoss, examples: list[Example]) -> None:
-    (zeros,), (others,) = (list(micro_batches(examples, 32, pad_id)) for pad_id in (0, 9))
-    assert not torch.equal(zeros.input_ids, others.input_ids)
-    assert evaluate(answer_loss, [zeros]) == evaluate(answer_loss, [others])
-
-
 def test_evaluation_leaves_the_model_in_training_without_gradients(
     answer_loss: AnswerLoss, examples: list[Example]
 ) -> None:
-    evaluate(answer_loss.train(), list(micro_batches(examples, 8, pad_id=0)))
+    evaluate(answer_loss.train(), list(micro_batches(examples, 300)))
     assert answer_loss.training
     assert all(parameter.grad is None for parameter in answer_loss.parameters())
 
@@ -111,15 +109,15 @@ def gradients(
     return {name: before[name] - parameter.detach() for name, parameter in trainable.items()}
 
 
-@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize("size", [1, 100, 300])
 def test_a_step_has_the_same_gradient_in_any_micro_batches(
     size: int, answer_loss: AnswerLoss, examples: list[Example]
 ) -> None:
     tokens = sum(example.num_answer_tokens for example in examples)
     initial = {name: value.clone() for name, value in answer_loss.state_dict().items()}
-    whole = gradients(answer_loss, list(micro_batches(examples, 32, pad_id=0)), tokens)
+    whole = gradients(answer_loss, list(micro_batches(examples, 10_000)), tokens)
     answer_loss.load_state_dict(initial)
-    parts = gradients(answer_loss, list(micro_batches(examples, size, pad_id=0)), tokens)
+    parts = gradients(answer_loss, list(micro_batches(examples, size)), tokens)
     for name, expected in whole.items():
         torch.testing.assert_close(parts[name], expected, rtol=1e-4, atol=1e-5, msg=name)
 
@@ -127,7 +125,7 @@ def test_a_step_has_the_same_gradient_in_any_micro_batches(
 def test_a_batch_without_labels_adds_nothing_to_the_gradient(
     answer_loss: AnswerLoss, examples: list[Example]
 ) -> None:
-    (batch,) = micro_batches(examples[:4], 4, pad_id=0)
+    (batch,) = micro_batches(examples[:4], 10_000)
     found = gradients(answer_loss, [batch.without_labels()], num_answer_tokens=8)
     assert all((gradient == 0).all() for gradient in found.values())
 
@@ -135,7 +133,7 @@ def test_a_batch_without_labels_adds_nothing_to_the_gradient(
 def test_gradients_are_clipped_to_the_global_norm_that_is_reported(
     answer_loss: AnswerLoss, examples: list[Example]
 ) -> None:
-    batches = list(micro_batches(examples, 32, pad_id=0))
+    batches = list(micro_batches(examples, 10_000))
     tokens = sum(example.num_answer_tokens for example in examples)
     initial = {name: value.clone() for name, value in answer_loss.state_dict().items()}
     unclipped = gradients(answer_loss, batches, tokens)
@@ -158,7 +156,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
     with torch.no_grad():
         trainable[0].fill_(torch.inf)
     before = [parameter.clone() for parameter in trainable]
-    result = train_step(answer_loss, optimizer, list(micro_batches(examples, 8, 0)), 64, 1.0)
+    result = train_step(answer_loss, optimizer, list(micro_batches(examples, 300)), 64, 1.0)
     assert not result.is_finite
     assert all(map(torch.equal, trainable, before))
 
