@@ -5,27 +5,39 @@ rounding.
 """
 
 import hashlib
+import logging
+import math
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Protocol
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from hyplora import layer_curvatures, record_geometry
-from workers.adapter import build_adapter, verify_saved
-from workers.base_model import context_length, load_base_model, load_config, load_tokenizer
+from workers.adapter import verify_saved
+from workers.base_model import context_length, load_config, load_tokenizer
 from workers.batches import Batching, num_steps, rows_of_step
+from workers.chat_templates import set_chat_template
 from workers.checkpoint import ADAPTER_FOLDER, TrainState, load_checkpoint, save_checkpoint
-from workers.data import Example, load_examples, split_held_out
-from workers.errors import BaseModelUnusableError, LossNotFiniteError
-from workers.ranks import failing_together, rank, synchronise
+from workers.data import Example
+from workers.diagnosis import explain_non_finite
+from workers.errors import (
+    BaseModelUnusableError,
+    CheckpointDamagedError,
+    LossNotFiniteError,
+    OutOfMemoryError,
+)
+from workers.model_setup import build_model
+from workers.prepare_data import PreparedData, prepare_data
+from workers.ranks import decided_by_first, failing_together, gathered, rank, synchronise
+from workers.reporter import Reporter
 from workers.seeds import derive_seed
 from workers.specs import AdapterSpec, DataSpec, RunMetric, TrainingSpec
 from workers.train_step import (
@@ -37,6 +49,8 @@ from workers.train_step import (
     train_step,
 )
 
+logger = logging.getLogger(__name__)
+
 GEOMETRY_QUANTITIES = (
     "curvature",
     "norm_scale",
@@ -46,12 +60,6 @@ GEOMETRY_QUANTITIES = (
     "max_gain",
 )
 """What is measured of each layer's geometry, as `hyplora.LayerGeometry` names it."""
-
-SHORT_ROW = 256
-"""Up to this many tokens, eager attention beats torch's fused kernel on a CPU at little memory.
-
-It saves 10 to 15 % of a step: tests/benchmarks/cpu_attention.py.
-"""
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,10 @@ class TrainTask:
     """The adapter to train."""
 
     data: DataSpec
-    """How rows are held out and bounded; its file ids are resolved by the paths below."""
+    """The rows, and how they are read."""
 
-    train_path: Path
-    """Training rows, JSON lines, plain or gzip."""
-
-    validation_path: Path | None
-    """Held-out rows; None to hold out `data.validation_rows` of the training rows."""
+    files: Mapping[str, Path]
+    """Where the uploaded files that `data` names lie, by id."""
 
     training: TrainingSpec
     """How the adapter is optimised."""
@@ -105,22 +110,14 @@ class TrainResult:
     seconds: float
     """Time spent in the loop."""
 
-
-class Reporter(Protocol):
-    """Where a training reports to; called on every rank at the same steps."""
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the metrics after a step; rank 0's count. Must not block."""
-
-    def checkpoint(self, step: int, directory: Path | None) -> None:
-        """Take a checkpoint, given on rank 0 alone; the directory is removed on return."""
-
-    def latest_checkpoint(self) -> AbstractContextManager[Path | None]:
-        """The checkpoint to resume from, readable within the context; None to start anew."""
+    @property
+    def is_complete(self) -> bool:
+        """Whether all steps are done; one that was asked to stop has a checkpoint instead."""
+        return self.steps == self.total_steps
 
 
 def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainResult:
-    """Train the adapter that a task asks for, resuming from the reporter's latest checkpoint.
+    """Train the adapter that a task asks for, resuming from the newest checkpoint that is whole.
 
     Deterministic on a CPU: data order, initialisation and dropout follow from the seed, so that a
     resumed training ends in the very weights of one that was never interrupted. Reseeds torch's
@@ -134,47 +131,82 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
     Raises:
         WorkerError: For what a user can act on; see `workers.errors`.
     """
-    training = task.training
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL's collectives of Python objects go by it
-    with failing_together():
-        tokenizer = load_tokenizer(task.base_model)
-        train_rows, held_out_rows = _load_rows(task, tokenizer)
-        longest = max(row.num_tokens for row in train_rows + held_out_rows)
-        model = _load_model(task, device, longest).to(device)
-        optimizer = build_optimizer(model, training)
-        state = TrainState(_digest(task, train_rows))
-        with reporter.latest_checkpoint() as folder:
-            if folder is not None:
-                state = load_checkpoint(folder, model, optimizer, state.task_digest)
+    with _explaining_memory():
+        with failing_together():
+            setup = _prepare(task, device)
+        reporter.data_report(setup.data.report)
+        state = _resume(reporter, setup)
+        return _run(task, setup, state, reporter)
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Everything that stays the same from step to step."""
+
+    data: PreparedData
+    model: PeftModel
+    optimizer: torch.optim.Optimizer
+    batching: Batching
+    chat_template: str | None
+    digest: str
+
+
+def _prepare(task: TrainTask, device: torch.device) -> _Setup:
+    tokenizer = load_tokenizer(task.base_model)
+    set_chat_template(tokenizer, task.data.chat_template)
+    config = load_config(task.base_model)
+    data = prepare_data(task.data, task.files, tokenizer, context_length(config))
+    _check_vocabulary(task, data, config.get_text_config().vocab_size)
+    model, can_pack = build_model(task.base_model, task.adapter, task.training, device)
+    return _Setup(
+        data=data,
+        model=model,
+        optimizer=build_optimizer(model, task.training),
+        batching=Batching(
+            max_tokens=task.training.micro_batch_tokens if can_pack else 0,
+            is_sharded=task.training.shard_base_model,
+        ),
+        chat_template=_template_to_keep(task, tokenizer),
+        digest=_digest(task, data.train),
+    )
+
+
+def _run(task: TrainTask, setup: _Setup, state: TrainState, reporter: Reporter) -> TrainResult:
+    """The loop: step, evaluate, report, keep; until all steps are done or a stop is asked for."""
+    training, model = task.training, setup.model
+    train_rows, held_out_rows = setup.data.train, setup.data.held_out
     answer_loss = AnswerLoss(model).train()
-    loss_module = synchronise(answer_loss)
-    batching = Batching(training.micro_batch_size, tokenizer.pad_token_id)
-    evaluation = batching.of_evaluation(held_out_rows)
+    loss_module = synchronise(answer_loss, is_sharded=training.shard_base_model)
+    evaluation = setup.batching.of_evaluation(held_out_rows)
     total_steps = num_steps(len(train_rows), training)
     first_step, started, seconds_before = state.step, time.perf_counter(), state.seconds
+    minutes = training.checkpoint_every_minutes
+    seconds_between, last_kept = math.inf if minutes is None else 60 * minutes, started
 
     for step in range(first_step, total_steps):
         step_started = time.perf_counter()
         torch.manual_seed(derive_seed(training.seed, "dropout", step, rank()))
         learning_rate = learning_rate_at(step, total_steps, training)
-        for group in optimizer.param_groups:
+        for group in setup.optimizer.param_groups:
             group["lr"] = learning_rate
         rows = [train_rows[index] for index in rows_of_step(len(train_rows), training, step)]
+        batches = setup.batching.of_step(rows)
         num_tokens = sum(row.num_tokens for row in rows)
         num_answer_tokens = sum(row.num_answer_tokens for row in rows)
         with _geometry(model, step + 1, training.geometry_every_steps) as geometry:
             result = train_step(
-                loss_module,
-                optimizer,
-                batching.of_step(rows),
-                num_answer_tokens,
-                training.max_grad_norm,
+                loss_module, setup.optimizer, batches, num_answer_tokens, training.max_grad_norm
             )
         if not result.is_finite:
+            # Sharded ranks would have to stop looking at the same batch.
+            own = None if setup.batching.is_sharded else explain_non_finite(answer_loss, batches)
+            lines = ", ".join(map(str, sorted(row.line for row in rows)))
+            cause = next(filter(None, gathered(own)), f"Its rows were lines {lines}.")
             raise LossNotFiniteError(
                 f"at step {step + 1} the loss was {result.loss} and the gradient norm "
-                f"{result.gradient_norm}; try a smaller training.learning_rate, more "
+                f"{result.gradient_norm}. {cause} Try a smaller training.learning_rate, more "
                 "training.warmup_steps, or training.dtype float32"
             )
         now = time.perf_counter()
@@ -199,42 +231,70 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
             values[RunMetric.EVAL_LOSS] = evaluate(answer_loss, evaluation)
             state = replace(state, eval_loss=values[RunMetric.EVAL_LOSS])
         reporter.metrics(state.step, values)
-        if _is_due(state.step, training.checkpoint_every_steps, total_steps):
+        is_late, must_stop = decided_by_first(
+            time.perf_counter() - last_kept >= seconds_between, reporter.stop_requested()
+        )
+        is_due = _is_due(state.step, training.checkpoint_every_steps, total_steps)
+        if is_due or is_late or must_stop:
+            last_kept = time.perf_counter()
             probe = train_rows[0] if state.step == total_steps else None
-            _report_checkpoint(reporter, model, optimizer, state, probe)
+            _keep(reporter, setup, state, probe)
+        if must_stop:
+            break
 
     return _result_of(state, total_steps, len(train_rows), model)
 
 
-def _load_rows(
-    task: TrainTask, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[Example], list[Example]]:
-    """The rows to train on and the held-out ones."""
-    config = load_config(task.base_model)
-    bounds = (task.data.max_length, context_length(config))
-    max_length = min((bound for bound in bounds if bound is not None), default=None)
-    rows = load_examples(task.train_path, tokenizer, max_length, name="data.train")
-    if task.validation_path is not None:
-        path = task.validation_path
-        held_out = load_examples(path, tokenizer, max_length, name="data.validation")
-    else:
-        rows, held_out = split_held_out(rows, task.data.validation_rows, task.data.seed)
-    highest = max(int(row.input_ids.max()) for row in rows + held_out)
-    vocab_size = config.get_text_config().vocab_size
+def _resume(reporter: Reporter, setup: _Setup) -> TrainState:
+    """Bring the model to the newest checkpoint that is whole; to none if there is none.
+
+    Raises:
+        CheckpointDamagedError: If there are checkpoints and all are damaged.
+        AdapterUnusableError: If one is of another training.
+    """
+    damage: CheckpointDamagedError | None = None
+    for lent in reporter.checkpoints():
+        try:
+            with lent as folder, failing_together():
+                return load_checkpoint(folder, setup.model, setup.optimizer, setup.digest)
+        except CheckpointDamagedError as error:
+            logger.warning("%s; trying the checkpoint before it", error)
+            damage = error
+    if damage is not None:
+        raise CheckpointDamagedError(
+            f"{damage}, and no older checkpoint is whole; submit a new job, which starts anew"
+        )
+    return TrainState(setup.digest)
+
+
+def _check_vocabulary(task: TrainTask, data: PreparedData, vocab_size: int) -> None:
+    highest = max(int(row.input_ids.max()) for row in data.train + data.held_out)
     if highest >= vocab_size:
         raise BaseModelUnusableError(
             f"the tokenizer of base_model {task.base_model!r} makes token {highest} and the model "
             f"knows {vocab_size} tokens; give the model the tokenizer it was trained with"
         )
-    return rows, held_out
 
 
-def _load_model(task: TrainTask, device: torch.device, longest_row: int) -> PeftModel:
-    base = load_base_model(task.base_model, task.training.dtype)
-    if device.type == "cpu" and longest_row <= SHORT_ROW:
-        base.set_attn_implementation("eager")
-    torch.manual_seed(derive_seed(task.training.seed, "initialisation"))
-    return build_adapter(base, task.adapter)
+def _template_to_keep(task: TrainTask, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    return str(tokenizer.chat_template) if task.data.chat_template else None
+
+
+@contextmanager
+def _explaining_memory() -> Iterator[None]:
+    """Say what helps where memory ran out."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # The CPU's allocator has no exception of its own.
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OutOfMemoryError(
+            f"a worker ran out of memory ({reason}); try a smaller training.micro_batch_tokens, "
+            "training.gradient_checkpointing, training.quantization, or training.shard_base_model "
+            "with more workers"
+        ) from error
 
 
 @contextmanager
@@ -298,20 +358,18 @@ def _is_due(step: int, every: int | None, total_steps: int) -> bool:
     return step == total_steps or (every is not None and step % every == 0)
 
 
-def _report_checkpoint(
-    reporter: Reporter,
-    model: PeftModel,
-    optimizer: torch.optim.Optimizer,
-    state: TrainState,
-    probe: Example | None,
-) -> None:
+def _keep(reporter: Reporter, setup: _Setup, state: TrainState, probe: Example | None) -> None:
     """Write a checkpoint; with a probe, only if its adapter loads and answers that as trained."""
-    with tempfile.TemporaryDirectory(prefix="hyplora-checkpoint-") as name:
-        folder = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix="hyplora-checkpoint-")) if rank() == 0 else None
+    try:
         with failing_together():
-            if rank() == 0:
-                save_checkpoint(folder, model, optimizer, state)
-                if probe is not None:
-                    input_ids = probe.input_ids[None].to(model.device)
-                    verify_saved(model, folder / ADAPTER_FOLDER, input_ids)
-        reporter.checkpoint(state.step, folder if rank() == 0 else None)
+            if folder is not None:
+                save_checkpoint(folder, setup.model, setup.optimizer, state, setup.chat_template)
+                if probe is not None and not setup.batching.is_sharded:
+                    input_ids = probe.input_ids[None].to(setup.model.device)
+                    verify_saved(setup.model, folder / ADAPTER_FOLDER, input_ids)
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    reporter.checkpoint(state.step, folder)

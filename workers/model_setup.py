@@ -1,0 +1,75 @@
+"""The model that a training optimises: base model, adapter, and how both are held in memory."""
+
+import torch
+from peft import PeftModel
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import PreTrainedModel
+
+from workers.adapter import build_adapter
+from workers.base_model import load_base_model
+from workers.packing import use_packed_attention
+from workers.ranks import world_size
+from workers.seeds import derive_seed
+from workers.specs import AdapterSpec, TrainingSpec
+
+
+def build_model(
+    base_model: str, adapter: AdapterSpec, training: TrainingSpec, device: torch.device
+) -> tuple[PeftModel, bool]:
+    """Load a base model and put a new adapter on it.
+
+    Args:
+        base_model: A folder, a Hugging Face id or an MLflow URI.
+        adapter: The adapter to add.
+        training: Precision, memory and compilation settings, and the seed of the weights.
+        device: Where this rank computes.
+
+    Returns:
+        The model, and whether rows may be packed into one sequence.
+
+    Raises:
+        BaseModelNotFoundError: If the base model is not there.
+        BaseModelUnusableError: If it cannot be loaded completely and safely.
+        TargetModulesNotFoundError: If the adapter finds no place.
+    """
+    # bitsandbytes packs weights on the device where they will be used.
+    home = device if training.quantization else None
+    base = load_base_model(base_model, training.dtype, training.quantization, home)
+    if not training.shard_base_model and home is None:
+        base.to(device)
+    can_pack = use_packed_attention(base)
+    if training.gradient_checkpointing:
+        base.activation_checkpointing_enable({"use_reentrant": False})
+    torch.manual_seed(derive_seed(training.seed, "initialisation"))
+    model = build_adapter(base, adapter)
+    if training.shard_base_model and world_size() > 1:
+        _shard_base_model(model, base, device)
+    else:
+        model.to(device)
+    if training.compile:
+        base.compile(dynamic=True)  # lengths differ from batch to batch
+    return model, can_pack
+
+
+def _shard_base_model(model: PeftModel, base: PreTrainedModel, device: torch.device) -> None:
+    """Spread the frozen weights over the ranks; the adapter stays whole on each.
+
+    An adapter is small, and whole it is trained, saved and resumed as without sharding, by any
+    number of ranks.
+    """
+    whole = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    mesh = init_device_mesh(device.type, (world_size(),))
+    blocks = set(base._no_split_modules or ())
+    for module in base.modules():
+        if type(module).__name__ in blocks:
+            # One block at a time, so that the device never holds the whole model.
+            module.to(device)
+            fully_shard(module, mesh=mesh, ignored_params=_within(module, whole))
+    model.to(device)
+    fully_shard(base, mesh=mesh, ignored_params=whole)
+
+
+def _within(module: nn.Module, parameters: set[nn.Parameter]) -> set[nn.Parameter]:
+    return parameters.intersection(module.parameters())
