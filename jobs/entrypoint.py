@@ -11,7 +11,7 @@ from collections.abc import Callable
 from mlflow import MlflowClient
 from mlflow.entities import RunStatus
 
-from jobs.errors import JobError
+from jobs.errors import JobError, StoppedEarlyError
 from jobs.specs import TICKET_VARIABLE, JobTicket, RunTag
 from workers.errors import WorkerError
 
@@ -22,10 +22,12 @@ def run_driver(run: Callable[[JobTicket], None]) -> int:
     """Run one job to its recorded end.
 
     Args:
-        run: Carries the job out; raises `JobError` or `WorkerError` for failures to be recorded.
+        run: Carries the job out; raises `JobError` or `WorkerError` for failures to be recorded,
+            and `StoppedEarlyError` where another attempt goes on.
 
     Returns:
-        The process's exit code: 0 if the job succeeded, 1 if its failure was recorded.
+        The process's exit code: 0 if the job succeeded or stopped as it was asked to, 1 if its
+        failure was recorded.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     ticket = JobTicket.model_validate_json(os.environ[TICKET_VARIABLE])
@@ -33,6 +35,9 @@ def run_driver(run: Callable[[JobTicket], None]) -> int:
     logger.info("job %s, attempt %d, MLflow run %s", ticket.job_id, ticket.attempt, ticket.run_id)
     try:
         run(ticket)
+    except StoppedEarlyError as stopped:
+        logger.info("%s", stopped)
+        return 0
     except (JobError, WorkerError) as error:
         logger.error("%s: %s", error.code, error)
         client.set_tag(ticket.run_id, RunTag.FAILURE_CODE, error.code)

@@ -32,3 +32,7 @@ class TrainingFailedError(JobError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class StoppedEarlyError(Exception):
+    """The training was asked to stop and did, with a checkpoint to go on from; no failure."""

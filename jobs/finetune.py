@@ -6,10 +6,11 @@ Run as `python -m jobs.finetune` by Ray's Jobs API, with its ticket in the envir
 import hashlib
 import importlib.metadata
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,25 +19,42 @@ import ray
 import ray.train
 import torch
 from mlflow import MlflowClient
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.actor import ActorHandle
+from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointUploadMode,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+)
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.exceptions import TrainingFailedError as RayTrainingFailedError
 from transformers.utils.logging import disable_progress_bar
 
 from jobs.entrypoint import run_driver
-from jobs.errors import ResourcesUnavailableError, TrainingFailedError, WorkersLostError
+from jobs.errors import (
+    ResourcesUnavailableError,
+    StoppedEarlyError,
+    TrainingFailedError,
+    WorkersLostError,
+)
 from jobs.registry import register_adapter
 from jobs.specs import FinetuneSpec, JobTicket, RunTag
-from jobs.tracking import MetricWriter
+from jobs.stop_signal import StopListener, StopSignal, pass_on_sigterm
+from jobs.tracking import RunWriter
 from workers.base_model import digest
-from workers.errors import WorkerError
-from workers.specs import ResourcesSpec
+from workers.checkpoint import ADAPTER_FOLDER, raise_if_full
+from workers.data_report import DataReport, summary
+from workers.errors import OutOfMemoryError, WorkerError
+from workers.specs import FailureCode, HubDatasetSpec, ResourcesSpec, RunMetric
 from workers.train_loop import TrainTask, train
 
 logger = logging.getLogger(__name__)
 
 _WORKER_GROUP_RESTARTS = 2
-_KEPT_CHECKPOINTS = 2
 
 
 def finetune(ticket: JobTicket) -> None:
@@ -46,6 +64,7 @@ def finetune(ticket: JobTicket) -> None:
         ResourcesUnavailableError: If the cluster can never place the workers.
         TrainingFailedError: If the workers met bad input or a numerical failure.
         WorkersLostError: If the worker group died more often than it is restarted.
+        StoppedEarlyError: If the training was asked to stop, and did.
     """
     environment = {
         # Ray's own helper actors look the cluster up by this variable, which only drivers have;
@@ -55,29 +74,71 @@ def finetune(ticket: JobTicket) -> None:
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     }
     ray.init(runtime_env={"env_vars": environment}, logging_level=logging.WARNING)
+    stop = ray.remote(num_cpus=0)(StopSignal).remote()
+    pass_on_sigterm(stop)
     trainer = TorchTrainer(
         _train_on_worker,
-        train_loop_config={"ticket": ticket.model_dump_json()},
+        train_loop_config={"ticket": ticket.model_dump_json(), "stop": stop},
         scaling_config=plan_workers(ticket.spec.resources, ray.cluster_resources()),
         run_config=RunConfig(
             name=ticket.job_id,
             storage_path=ticket.storage_path,
-            checkpoint_config=CheckpointConfig(num_to_keep=_KEPT_CHECKPOINTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=ticket.spec.training.kept_checkpoints),
             failure_config=FailureConfig(max_failures=_WORKER_GROUP_RESTARTS),
+            callbacks=[_RestartLog()],
         ),
     )
     try:
         result = trainer.fit()
     except RayTrainingFailedError as error:
-        raise WorkersLostError(
-            f"the training workers died {_WORKER_GROUP_RESTARTS + 1} times; "
-            f"the job's log shows why: {_last_line(str(error))}"
-        ) from error
+        raise _explain(error) from error
     outcome = result.return_value
     if "failure_code" in outcome:
         raise TrainingFailedError(outcome["failure_message"], outcome["failure_code"])
+    if outcome["steps"] < outcome["total_steps"]:
+        raise StoppedEarlyError(
+            f"stopped with a checkpoint after step {outcome['steps']} of {outcome['total_steps']}"
+        )
+    if outcome["steps"] == 0 or not math.isfinite(outcome["train_loss"]):
+        raise TrainingFailedError(f"the training ended without a result: {outcome}")
     with result.checkpoint.as_directory() as checkpoint:
-        _register(ticket, Path(checkpoint) / "adapter", outcome)
+        _register(ticket, Path(checkpoint) / ADAPTER_FOLDER, outcome)
+
+
+class _RestartLog(UserCallback):  # runs in Ray Train's controller
+    """Says in the driver's log why a worker group is restarted."""
+
+    def after_exception(
+        self, run_context: object, worker_exceptions: Mapping[int, Exception]
+    ) -> None:
+        for worker, error in sorted(worker_exceptions.items()):
+            logger.warning("worker %d failed: %s", worker, _last_line(str(error)))
+
+
+def _explain(error: RayTrainingFailedError) -> TrainingFailedError | WorkersLostError:
+    """What to tell the user about a worker group that died once too often."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        for cause in _causes(failure):
+            if isinstance(cause, WorkerError):
+                return TrainingFailedError(str(cause), cause.code)
+            if isinstance(cause, RayOutOfMemoryError):
+                return TrainingFailedError(
+                    f"Ray ended a worker since its node ran out of memory: {_last_line(str(cause))}"
+                    "; try a smaller training.micro_batch_tokens, or fewer workers on a node",
+                    FailureCode.OUT_OF_MEMORY,
+                )
+    return WorkersLostError(
+        f"the training workers died {_WORKER_GROUP_RESTARTS + 1} times; "
+        f"the job's log shows why: {_last_line(str(error))}"
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those it wraps; Ray wraps what a worker raises in errors of its own."""
+    while error is not None:
+        yield error
+        inner = (getattr(error, name, None) for name in ("_base_exc", "cause", "__cause__"))
+        error = next((found for found in inner if isinstance(found, BaseException)), None)
 
 
 def plan_workers(resources: ResourcesSpec, cluster: Mapping[str, float]) -> ScalingConfig:
@@ -90,7 +151,7 @@ def plan_workers(resources: ResourcesSpec, cluster: Mapping[str, float]) -> Scal
     Raises:
         ResourcesUnavailableError: If the whole cluster is smaller than what is asked for.
     """
-    num_workers = resources.num_workers
+    num_workers = resources.fewest_workers
     gpus_each = resources.gpus_per_worker
     if gpus_each is None:
         gpus_each = 1 if cluster.get("GPU", 0) >= num_workers else 0
@@ -105,11 +166,11 @@ def plan_workers(resources: ResourcesSpec, cluster: Mapping[str, float]) -> Scal
     if gpus_each:
         per_worker["GPU"] = float(gpus_each)
     return ScalingConfig(
-        num_workers=num_workers, use_gpu=bool(gpus_each), resources_per_worker=per_worker
+        num_workers=resources.num_workers, use_gpu=bool(gpus_each), resources_per_worker=per_worker
     )
 
 
-def _train_on_worker(config: Mapping[str, str]) -> dict[str, Any]:
+def _train_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
     """Run the training loop on one rank of the Ray Train worker group.
 
     A failure that another attempt would only repeat is returned, not raised: Ray restarts the
@@ -119,19 +180,18 @@ def _train_on_worker(config: Mapping[str, str]) -> dict[str, Any]:
     spec = ticket.spec
     torch.set_num_threads(spec.resources.cpus_per_worker)
     disable_progress_bar()
-    files = {file_id: Path(ref.uri) for file_id, ref in ticket.files.items()}
-    validation = spec.data.validation
     task = TrainTask(
         base_model=spec.base_model,
         adapter=spec.adapter,
         data=spec.data,
-        train_path=files[spec.data.train],
-        validation_path=files[validation] if validation else None,
+        files={file_id: Path(ref.uri) for file_id, ref in ticket.files.items()},
         training=spec.training,
     )
     try:
-        with _reporter(ticket) as reporter:
+        with _reporter(ticket, config["stop"]) as reporter:
             return asdict(train(task, reporter, get_device()))
+    except OutOfMemoryError:
+        raise  # of one rank alone: returned, it would leave the others waiting for it
     except WorkerError as error:
         return {"failure_code": error.code, "failure_message": str(error)}
 
@@ -139,8 +199,16 @@ def _train_on_worker(config: Mapping[str, str]) -> dict[str, Any]:
 class _RayReporter:
     """Reports from a rank to Ray Train and, on rank 0, to MLflow."""
 
-    def __init__(self, writer: MetricWriter | None) -> None:
+    def __init__(self, writer: RunWriter | None, listener: StopListener | None) -> None:
         self._writer = writer
+        self._listener = listener
+
+    def data_report(self, report: DataReport) -> None:
+        """Queue the report for MLflow."""
+        if self._writer is not None:
+            tags = {str(RunTag.DATA_SUMMARY): summary(report)}
+            text = report.model_dump_json(indent=2)
+            self._writer.write_document("data_report.json", text, tags)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Queue a step's metrics for MLflow."""
@@ -148,30 +216,61 @@ class _RayReporter:
             self._writer.write(step, values)
 
     def checkpoint(self, step: int, directory: Path | None) -> None:
-        """Hand a checkpoint to Ray Train, which copies it to storage before this returns."""
-        checkpoint = ray.train.Checkpoint.from_directory(directory) if directory else None
-        ray.train.report({"step": step}, checkpoint=checkpoint)
+        """Hand a checkpoint to Ray Train, which copies it to storage in the background.
 
-    @contextmanager
-    def latest_checkpoint(self) -> Iterator[Path | None]:
-        """Lend the checkpoint that an earlier attempt left."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            yield None
+        It counts from the moment when it is there whole.
+        """
+        storage = ray.train.get_context().get_storage()
+
+        def store(checkpoint: Checkpoint, name: str) -> Checkpoint:
+            try:
+                stored = storage.persist_current_checkpoint(checkpoint, name)
+            except OSError as error:
+                raise_if_full(error, Path(checkpoint.path))
+                raise
+            if self._writer is not None:
+                self._writer.write(step, {RunMetric.CHECKPOINT_STEP: step})
+            return stored
+
+        ray.train.report(
+            {"step": step},
+            checkpoint=Checkpoint.from_directory(directory) if directory else None,
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+            checkpoint_upload_fn=store,
+        )
+
+    def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
+        """Lend the checkpoints that earlier attempts left."""
+        if ray.train.get_checkpoint() is None:
             return
-        with checkpoint.as_directory() as directory:
-            yield Path(directory)
+        reported = ray.train.get_all_reported_checkpoints()
+        newest_first = sorted(reported, key=lambda each: each.metrics["step"], reverse=True)
+        for each in newest_first:
+            yield _lend(each.checkpoint)
+
+    def stop_requested(self) -> bool:
+        """Whether the driver was asked to stop."""
+        return self._listener is not None and self._listener.requested
 
 
 @contextmanager
-def _reporter(ticket: JobTicket) -> Iterator[_RayReporter]:
+def _lend(checkpoint: Checkpoint) -> Iterator[Path]:
+    with checkpoint.as_directory() as directory:
+        yield Path(directory)
+
+
+@contextmanager
+def _reporter(ticket: JobTicket, stop: ActorHandle) -> Iterator[_RayReporter]:
     if ray.train.get_context().get_world_rank() != 0:
-        yield _RayReporter(None)
+        yield _RayReporter(None, None)
         return
-    writer = MetricWriter(MlflowClient(tracking_uri=ticket.tracking_uri), ticket.run_id)
+    writer = RunWriter(MlflowClient(tracking_uri=ticket.tracking_uri), ticket.run_id)
+    listener = StopListener(stop)
     try:
-        yield _RayReporter(writer)
+        yield _RayReporter(writer, listener)
     finally:
+        listener.close()
         writer.close()
 
 
@@ -193,10 +292,15 @@ def _register(ticket: JobTicket, adapter_dir: Path, outcome: Mapping[str, Any]) 
 
 def _lineage(ticket: JobTicket, spec: FinetuneSpec, outcome: Mapping[str, Any]) -> dict[str, str]:
     """Where a model version comes from: enough to make it again."""
-    roles = {"train": spec.data.train, "validation": spec.data.validation}
-    digests = {
-        f"{role}_sha256": ticket.files[file_id].sha256 for role, file_id in roles.items() if file_id
-    }
+    digests = {}
+    for field, source in spec.data.sources().items():
+        role = field.removeprefix("data.")
+        if isinstance(source, HubDatasetSpec):
+            digests[f"{role}_source"] = source.model_dump_json(exclude_none=True)
+        elif source in ticket.files:
+            digests[f"{role}_sha256"] = ticket.files[source].sha256
+        else:
+            digests[f"{role}_source"] = source
     scores = {
         name: f"{outcome[name]:.6g}"
         for name in ("train_loss", "eval_loss", "steps", "num_trainable_parameters")

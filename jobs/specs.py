@@ -61,10 +61,16 @@ class FinetuneSpec(Spec):
 
     @model_validator(mode="after")
     def _every_worker_gets_rows(self) -> "FinetuneSpec":
-        if self.training.batch_size % self.resources.num_workers:
+        num_workers = self.resources.num_workers
+        if isinstance(num_workers, int) and self.training.batch_size % num_workers:
             raise ValueError(
                 f"training.batch_size {self.training.batch_size} must be a multiple of "
-                f"resources.num_workers {self.resources.num_workers}"
+                f"resources.num_workers {num_workers}"
+            )
+        if self.training.batch_size < self.resources.most_workers:
+            raise ValueError(
+                f"training.batch_size {self.training.batch_size} must be at least the most workers "
+                f"of resources.num_workers, {self.resources.most_workers}"
             )
         return self
 
@@ -131,3 +137,5 @@ class RunTag(StrEnum):
     FAILURE_MESSAGE = "hyplora.failure_message"
     MODEL_NAME = "hyplora.model_name"
     MODEL_VERSION = "hyplora.model_version"
+    DATA_SUMMARY = "hyplora.data_summary"
+    """One line on the rows; the whole report is the artifact data_report.json."""

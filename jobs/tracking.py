@@ -1,15 +1,19 @@
-"""The one writer of a run's metrics: off the step path, in batches, through MLflow outages."""
+"""The one writer of a run: off the step path, in batches, through MLflow outages."""
 
 import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 _FLUSH_INTERVAL_S = 1.0
 _MAX_BATCH = 1000
@@ -17,14 +21,21 @@ _MAX_BATCH = 1000
 _MAX_BACKOFF_S = 10.0
 
 
+@dataclass(frozen=True)
+class _Document:
+    path: str
+    text: str
+    tags: Mapping[str, str]
+
+
 class MetricsNotSavedError(Exception):
     """MLflow stayed away until the end; the message says how many values are missing there."""
 
 
-class MetricWriter:
-    """Sends metrics to one MLflow run from a background thread.
+class RunWriter:
+    """Sends metrics and documents to one MLflow run from a background thread.
 
-    `write` never blocks. While MLflow is away, values wait in memory and are sent afterwards.
+    Writing never blocks. While MLflow is away, values wait in memory and are sent afterwards.
     A run that resumes from a checkpoint repeats some steps: what MLflow has is not sent again.
     """
 
@@ -32,11 +43,12 @@ class MetricWriter:
         self._client = client
         self._run_id = run_id
         self._queue: queue.SimpleQueue[Metric] = queue.SimpleQueue()
+        self._documents: queue.SimpleQueue[_Document] = queue.SimpleQueue()
         self._last_steps: dict[str, int] = {}
         self._closing = threading.Event()
         self._give_up = threading.Event()
         self._num_unsent = 0
-        self._thread = threading.Thread(target=self._run, name="metric-writer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="run-writer", daemon=True)
         self._thread.start()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -44,6 +56,10 @@ class MetricWriter:
         now_ms = time.time_ns() // 1_000_000
         for key, value in values.items():
             self._queue.put(Metric(key, value, now_ms, step))
+
+    def write_document(self, path: str, text: str, tags: Mapping[str, str]) -> None:
+        """Queue an artifact, and the tags that tell of it once it is there."""
+        self._documents.put(_Document(path, text, tags))
 
     def close(self, timeout_s: float = 600.0) -> None:
         """Send what is left and end the thread.
@@ -55,18 +71,19 @@ class MetricWriter:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self._give_up.set()
-            missing = self._num_unsent + self._queue.qsize()
+            missing = self._num_unsent + self._queue.qsize() + self._documents.qsize()
             raise MetricsNotSavedError(
-                f"MLflow did not take {missing} metric values within {timeout_s:.0f} s; "
+                f"MLflow did not take {missing} values within {timeout_s:.0f} s; "
                 "they are missing from the run; bring MLflow up again, and the job goes on"
             )
 
     def _run(self) -> None:
         while not self._give_up.is_set():
             is_last = self._closing.wait(_FLUSH_INTERVAL_S)
-            batch = self._drain()
-            if batch:
-                self._send(batch)
+            if not self._documents.empty():
+                self._repeat(self._log_document, self._documents.get())
+            elif batch := self._drain():
+                self._repeat(self._log_metrics, batch)
             elif is_last:
                 return
 
@@ -77,20 +94,29 @@ class MetricWriter:
         self._num_unsent = len(batch)
         return batch
 
-    def _send(self, batch: list[Metric]) -> None:
+    def _repeat(self, send: Callable[[Item], None], item: Item) -> None:
+        """Send until MLflow takes it."""
         backoff_s = 0.5
         while not self._give_up.is_set():
             try:
-                fresh = [metric for metric in batch if metric.step > self._last_step(metric.key)]
-                if fresh:
-                    self._client.log_batch(self._run_id, metrics=fresh)
+                send(item)
             except Exception:
-                logger.warning("MLflow is away, %d values wait", len(batch), exc_info=True)
+                logger.warning("MLflow is away, what is to be told waits", exc_info=True)
                 self._give_up.wait(backoff_s)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
             else:
                 self._num_unsent = 0
                 return
+
+    def _log_metrics(self, batch: Sequence[Metric]) -> None:
+        fresh = [metric for metric in batch if metric.step > self._last_step(metric.key)]
+        if fresh:
+            self._client.log_batch(self._run_id, metrics=fresh)
+
+    def _log_document(self, document: _Document) -> None:
+        self._client.log_text(self._run_id, document.text, document.path)
+        for key, value in document.tags.items():
+            self._client.set_tag(self._run_id, key, value)
 
     def _last_step(self, key: str) -> int:
         """Last step of a metric that an earlier attempt has sent; -1 if there is none."""

@@ -130,7 +130,7 @@ class Dispatcher:
 
 def file_ids(spec: JobSpec) -> list[str]:
     """Every uploaded file that a spec names."""
-    return [file_id for file_id in (spec.data.train, spec.data.validation) if file_id]
+    return sorted(set(spec.data.file_ids().values()))
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
