@@ -50,7 +50,8 @@ from workers.checkpoint import ADAPTER_FOLDER, raise_if_full
 from workers.data_report import DataReport, summary
 from workers.errors import OutOfMemoryError, WorkerError
 from workers.specs import FailureCode, HubDatasetSpec, ResourcesSpec, RunMetric
-from workers.train_loop import TrainTask, train
+from workers.train_loop import train
+from workers.train_setup import TrainTask
 
 logger = logging.getLogger(__name__)
 

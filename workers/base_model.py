@@ -167,6 +167,28 @@ def _quantization(kind: Literal["8bit", "4bit"] | None, dtype: str) -> BitsAndBy
     )
 
 
+def load_skeleton(reference: str, dtype: str = "auto") -> PreTrainedModel:
+    """Build a base model without its weights, on the meta device: shapes and types, no memory.
+
+    Whether the weights are whole and fit the configuration remains to be seen.
+
+    Args:
+        reference: What `resolve` takes.
+        dtype: A torch dtype name, or "auto" for the one that the configuration states.
+
+    Raises:
+        BaseModelNotFoundError: If the base model is not there.
+        BaseModelUnusableError: If its configuration describes no causal language model.
+    """
+    config = load_config(reference)
+    precision = (config.dtype or torch.float32) if dtype == "auto" else getattr(torch, dtype)
+    with _loading(reference, "model"), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=precision, trust_remote_code=False)
+    model.requires_grad_(requires_grad=False)
+    model.name_or_path = reference
+    return model
+
+
 def digest(reference: str) -> str:
     """Identify exactly which base model this is, for lineage.
 

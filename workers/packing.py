@@ -8,7 +8,6 @@ which needs no block mask and can mix nothing between rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -122,18 +121,22 @@ def attend_in_rows(
     return torch.cat(answers, dim=2).transpose(1, 2), None
 
 
+_short_masks: dict[tuple[int | None, torch.dtype, torch.device], torch.Tensor] = {}
+
+
 def _causal_mask(
     length: int, window: int | None, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "time time"]:
     """0 where a query sees a key, -inf where it does not."""
-    if length <= SHORT_ROW:
-        return _mask_of_short_rows(window, dtype, device)[:length, :length]
-    return _make_causal_mask(length, window, dtype, device)
-
-
-@lru_cache(maxsize=16)
-def _mask_of_short_rows(window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return _make_causal_mask(SHORT_ROW, window, dtype, device)
+    if length > SHORT_ROW:
+        return _make_causal_mask(length, window, dtype, device)
+    key = (window, dtype, device)
+    mask = _short_masks.get(key)
+    if mask is None:
+        mask = _make_causal_mask(SHORT_ROW, window, dtype, device)
+        if type(mask) is torch.Tensor:  # and no fake, whose content nobody may read later
+            _short_masks[key] = mask
+    return mask[:length, :length]
 
 
 def _make_causal_mask(

@@ -4,13 +4,12 @@ Runs alone or in an initialised process group; the world decides nothing about t
 rounding.
 """
 
-import hashlib
 import logging
 import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,32 +17,26 @@ from statistics import fmean
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
 
 from hyplora import layer_curvatures, record_geometry
 from workers.adapter import verify_saved
-from workers.base_model import context_length, load_config, load_tokenizer
-from workers.batches import Batching, num_steps, rows_of_step
-from workers.chat_templates import set_chat_template
+from workers.batches import num_steps, rows_of_step
 from workers.checkpoint import ADAPTER_FOLDER, TrainState, load_checkpoint, save_checkpoint
 from workers.data import Example
 from workers.diagnosis import explain_non_finite
 from workers.errors import (
-    BaseModelUnusableError,
     CheckpointDamagedError,
     LossNotFiniteError,
     OutOfMemoryError,
 )
-from workers.model_setup import build_model
-from workers.prepare_data import PreparedData, prepare_data
 from workers.ranks import decided_by_first, failing_together, gathered, rank, synchronise
 from workers.reporter import Reporter
 from workers.seeds import derive_seed
-from workers.specs import AdapterSpec, DataSpec, RunMetric, TrainingSpec
+from workers.specs import RunMetric
+from workers.train_setup import TrainSetup, TrainTask, prepare
 from workers.train_step import (
     AnswerLoss,
     StepResult,
-    build_optimizer,
     evaluate,
     learning_rate_at,
     train_step,
@@ -60,26 +53,6 @@ GEOMETRY_QUANTITIES = (
     "max_gain",
 )
 """What is measured of each layer's geometry, as `hyplora.LayerGeometry` names it."""
-
-
-@dataclass(frozen=True)
-class TrainTask:
-    """What to train, on which rows."""
-
-    base_model: str
-    """A folder, a Hugging Face id or an MLflow URI."""
-
-    adapter: AdapterSpec
-    """The adapter to train."""
-
-    data: DataSpec
-    """The rows, and how they are read."""
-
-    files: Mapping[str, Path]
-    """Where the uploaded files that `data` names lie, by id."""
-
-    training: TrainingSpec
-    """How the adapter is optimised."""
 
 
 @dataclass(frozen=True)
@@ -135,45 +108,13 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
         torch.cuda.set_device(device)  # NCCL's collectives of Python objects go by it
     with _explaining_memory():
         with failing_together():
-            setup = _prepare(task, device)
+            setup = prepare(task, device)
         reporter.data_report(setup.data.report)
         state = _resume(reporter, setup)
         return _run(task, setup, state, reporter)
 
 
-@dataclass(frozen=True)
-class _Setup:
-    """Everything that stays the same from step to step."""
-
-    data: PreparedData
-    model: PeftModel
-    optimizer: torch.optim.Optimizer
-    batching: Batching
-    chat_template: str | None
-    digest: str
-
-
-def _prepare(task: TrainTask, device: torch.device) -> _Setup:
-    tokenizer = load_tokenizer(task.base_model)
-    set_chat_template(tokenizer, task.data.chat_template)
-    config = load_config(task.base_model)
-    data = prepare_data(task.data, task.files, tokenizer, context_length(config))
-    _check_vocabulary(task, data, config.get_text_config().vocab_size)
-    model, can_pack = build_model(task.base_model, task.adapter, task.training, device)
-    return _Setup(
-        data=data,
-        model=model,
-        optimizer=build_optimizer(model, task.training),
-        batching=Batching(
-            max_tokens=task.training.micro_batch_tokens if can_pack else 0,
-            is_sharded=task.training.shard_base_model,
-        ),
-        chat_template=_template_to_keep(task, tokenizer),
-        digest=_digest(task, data.train),
-    )
-
-
-def _run(task: TrainTask, setup: _Setup, state: TrainState, reporter: Reporter) -> TrainResult:
+def _run(task: TrainTask, setup: TrainSetup, state: TrainState, reporter: Reporter) -> TrainResult:
     """The loop: step, evaluate, report, keep; until all steps are done or a stop is asked for."""
     training, model = task.training, setup.model
     train_rows, held_out_rows = setup.data.train, setup.data.held_out
@@ -245,7 +186,7 @@ def _run(task: TrainTask, setup: _Setup, state: TrainState, reporter: Reporter) 
     return _result_of(state, total_steps, len(train_rows), model)
 
 
-def _resume(reporter: Reporter, setup: _Setup) -> TrainState:
+def _resume(reporter: Reporter, setup: TrainSetup) -> TrainState:
     """Bring the model to the newest checkpoint that is whole; to none if there is none.
 
     Raises:
@@ -265,19 +206,6 @@ def _resume(reporter: Reporter, setup: _Setup) -> TrainState:
             f"{damage}, and no older checkpoint is whole; submit a new job, which starts anew"
         )
     return TrainState(setup.digest)
-
-
-def _check_vocabulary(task: TrainTask, data: PreparedData, vocab_size: int) -> None:
-    highest = max(int(row.input_ids.max()) for row in data.train + data.held_out)
-    if highest >= vocab_size:
-        raise BaseModelUnusableError(
-            f"the tokenizer of base_model {task.base_model!r} makes token {highest} and the model "
-            f"knows {vocab_size} tokens; give the model the tokenizer it was trained with"
-        )
-
-
-def _template_to_keep(task: TrainTask, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    return str(tokenizer.chat_template) if task.data.chat_template else None
 
 
 @contextmanager
@@ -344,21 +272,11 @@ def _result_of(
     )
 
 
-def _digest(task: TrainTask, rows: Sequence[Example]) -> str:
-    """Tells one training from another, so that none resumes from a foreign checkpoint."""
-    settings = [
-        task.base_model,
-        *(spec.model_dump_json() for spec in (task.adapter, task.data, task.training)),
-        str(sum(row.num_tokens for row in rows)),
-    ]
-    return hashlib.sha256("\n".join(settings).encode()).hexdigest()
-
-
 def _is_due(step: int, every: int | None, total_steps: int) -> bool:
     return step == total_steps or (every is not None and step % every == 0)
 
 
-def _keep(reporter: Reporter, setup: _Setup, state: TrainState, probe: Example | None) -> None:
+def _keep(reporter: Reporter, setup: TrainSetup, state: TrainState, probe: Example | None) -> None:
     """Write a checkpoint; with a probe, only if its adapter loads and answers that as trained."""
     folder = Path(tempfile.mkdtemp(prefix="hyplora-checkpoint-")) if rank() == 0 else None
     try:

@@ -22,7 +22,8 @@ from deploy.demo_rows import read_problems, split_problems
 from workers.cache import cache_folder
 from workers.reporter import SilentReporter
 from workers.specs import AdapterSpec, DataSpec, HypLoraSpec, LoraSpec, RunMetric, TrainingSpec
-from workers.train_loop import TrainTask, train
+from workers.train_loop import train
+from workers.train_setup import TrainTask
 
 NUM_HELD_OUT = 200
 LORA = "LoRA"

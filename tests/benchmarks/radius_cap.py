@@ -26,7 +26,8 @@ from workers.data import tokenize
 from workers.reporter import SilentReporter
 from workers.sources import read_rows
 from workers.specs import AdapterSpec, DataSpec, HypLoraSpec, LoraSpec, RunMetric, TrainingSpec
-from workers.train_loop import TrainTask, train
+from workers.train_loop import train
+from workers.train_setup import TrainTask
 
 NUM_HELD_OUT = 200
 NUM_MEASURED = 64

@@ -10,7 +10,8 @@ import torch
 
 from workers.data_report import DataReport
 from workers.specs import AdapterSpec, DataSpec, HypLoraSpec, TrainingSpec
-from workers.train_loop import TrainResult, TrainTask, train
+from workers.train_loop import TrainResult, train
+from workers.train_setup import TrainTask
 
 TRAIN_ID, VALIDATION_ID = f"file-{0:016x}", f"file-{1:016x}"
 

@@ -15,7 +15,7 @@ from tests.tiny_model import write_addition_rows
 from tests.unit.workers.recording import TRAIN_ID, run, task_for
 from workers.errors import DataInvalidError
 from workers.specs import HypLoraSpec, RunMetric
-from workers.train_loop import TrainTask
+from workers.train_setup import TrainTask
 
 pytestmark = pytest.mark.integration
 
