@@ -125,6 +125,19 @@ class JobTicket(Spec):
     """Every file id that the spec names."""
 
 
+class DryRunTicket(Spec):
+    """What a dry run needs of a job that is not one yet: no run and no storage."""
+
+    spec: JobSpec
+    """What the user asks about."""
+
+    files: dict[str, FileRef]
+    """Every file id that the spec names."""
+
+
+DRY_RUN_MARK = "hyplora-dry-run: "
+"""Begins the line of a dry run's log that holds its answer as JSON."""
+
 TICKET_VARIABLE = "HYPLORA_JOB_TICKET"
 """Environment variable in which a driver finds its ticket as JSON."""
 

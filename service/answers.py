@@ -177,6 +177,81 @@ class JobRead(Answer):
     """Where else the job can be looked at."""
 
 
+class MemoryRead(Answer):
+    """Memory of one worker at its peak, in bytes, on the device where it trains; an estimate."""
+
+    base_model: int
+    """The frozen weights."""
+
+    adapter: int
+    """The adapter's weights and their gradients."""
+
+    optimizer: int
+    """AdamW's two moments."""
+
+    activations: int
+    """What the largest forward pass keeps for its backward pass."""
+
+    logits: int
+    """Scores of the vocabulary at the answers' tokens, and their gradients."""
+
+    framework: int
+    """The process without a model."""
+
+    total: int
+    """All of it."""
+
+
+class PlacementRead(Answer):
+    """Whether the cluster can ever place a job's workers, on the nodes that it has now."""
+
+    possible: bool
+    """Whether it can once nothing else runs there; if not, the job would fail or wait forever."""
+
+    reason: str | None = None
+    """Why not, and what to do."""
+
+    device: Literal["cpu", "gpu"]
+    """What the workers would train on."""
+
+
+class DryRunRead(Answer):
+    """What a job would come to; nothing of it is kept."""
+
+    steps: int
+    """Optimizer steps to do."""
+
+    num_train_rows: int
+    """Rows to train on."""
+
+    num_held_out_rows: int
+    """Rows held out for the evaluation loss."""
+
+    num_tokens: int
+    """Tokens of the rows to train on, each row once."""
+
+    longest_row: int
+    """Tokens of the longest row."""
+
+    num_trainable_parameters: int
+    """Size of the adapter."""
+
+    num_parameters: int
+    """Size of base model and adapter together."""
+
+    memory: MemoryRead | None = None
+    """Estimated memory of each worker; null for a base model whose memory cannot be foretold."""
+
+    memory_fits: bool | None = None
+    """Whether the workers' memory is there; null where that is unknown, as it is for GPUs."""
+
+    memory_reason: str | None = None
+    """What is missing or unknown."""
+
+    placement: PlacementRead
+    """Whether the cluster can ever place the workers."""
+
+
 class EventRead(Answer):
     """One entry of a job's history."""
 
