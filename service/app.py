@@ -14,6 +14,7 @@ from service.control_loop import ControlLoop
 from service.database import Database
 from service.dependencies import Parts
 from service.dispatcher import Dispatcher
+from service.dry_runs import DryRuns
 from service.errors import (
     DatabaseUnavailableError,
     InternalError,
@@ -107,6 +108,7 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
         settings=settings,
         database=database,
         jobs=all_jobs,
+        dry_runs=DryRuns(settings, all_jobs, all_files, drivers),
         files=all_files,
         events=Events(database, poll_interval_s),
         logs=Logs(all_jobs, drivers, runs, poll_interval_s),

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from service.control_loop import ControlLoop
 from service.database import Database
+from service.dry_runs import DryRuns
 from service.events import Events
 from service.files import Files
 from service.lifecycle import Jobs
@@ -24,6 +25,7 @@ class Parts:
     settings: ServiceSettings
     database: Database
     jobs: Jobs
+    dry_runs: DryRuns
     files: Files
     events: Events
     logs: Logs
@@ -41,6 +43,7 @@ def _part(name: str) -> Callable[[Request], object]:
 
 SettingsPart = Annotated[ServiceSettings, Depends(_part("settings"))]
 JobsPart = Annotated[Jobs, Depends(_part("jobs"))]
+DryRunsPart = Annotated[DryRuns, Depends(_part("dry_runs"))]
 FilesPart = Annotated[Files, Depends(_part("files"))]
 EventsPart = Annotated[Events, Depends(_part("events"))]
 LogsPart = Annotated[Logs, Depends(_part("logs"))]

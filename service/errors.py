@@ -17,7 +17,10 @@ ServiceError
     ├── SpecInvalidError             422 spec-invalid
     ├── UploadMalformedError         422 upload-malformed
     ├── DatasetInvalidError          422 dataset-invalid
+    ├── JobWouldFailError            422 and the code of the failure
+    ├── DryRunsBusyError             429 dry-runs-busy
     ├── InternalError                500 internal
+    ├── DryRunTimeoutError           504 dry-run-timeout
     ├── StorageFullError             507 storage-full
     └── UnavailableError             503, a part of the system does not answer: try again
         ├── DatabaseUnavailableError 503 database-unavailable
@@ -26,10 +29,12 @@ ServiceError
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
+
+from workers.specs import FailureCode
 
 
 class FieldError(BaseModel):
@@ -98,6 +103,8 @@ class ProblemError(ServiceError):
 
     code: ClassVar[str]
     status: ClassVar[int]
+    headers: ClassVar[Mapping[str, str]] = {}
+    """What the answer says to programs."""
 
     def __init__(self, detail: str, errors: Sequence[FieldError] = ()) -> None:
         super().__init__(detail)
@@ -125,6 +132,7 @@ class UnauthorizedError(ProblemError):
     """The request carries no valid bearer token."""
 
     code, status = "unauthorized", 401
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
 
 
 class JobNotFoundError(ProblemError):
@@ -191,6 +199,32 @@ class DatasetInvalidError(ProblemError):
     """A row of the uploaded file is not valid."""
 
     code, status = "dataset-invalid", 422
+
+
+class JobWouldFailError(ProblemError):
+    """The job would fail.
+
+    Each is answered with the code of the failure in the place of this class's.
+    """
+
+    code, status = "job-would-fail", 422
+
+    def __init__(self, detail: str, failure: FailureCode) -> None:
+        super().__init__(detail)
+        self.code = failure  # type: ignore[misc]  # per instance here
+
+
+class DryRunsBusyError(ProblemError):
+    """As many dry runs as this service does at a time are under way."""
+
+    code, status = "dry-runs-busy", 429
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "10"}
+
+
+class DryRunTimeoutError(ProblemError):
+    """The cluster took too long to answer a dry run."""
+
+    code, status = "dry-run-timeout", 504
 
 
 class InternalError(ProblemError):

@@ -65,6 +65,15 @@ class Jobs:
             session.add(_status_event(job, previous=None, reason=None))
         return job
 
+    async def require_files(self, spec: JobSpec) -> None:
+        """Refuse a spec that could not be queued.
+
+        Raises:
+            DataFileNotFoundError: If the spec names a file that was not uploaded.
+        """
+        async with self._database.reading() as session:
+            await _require_files(session, spec)
+
     async def get(self, job_id: str) -> Job:
         """A job as it stands.
 

@@ -72,8 +72,7 @@ def describe_problems(app: FastAPI) -> None:
 
 def problem_response(request: Request, error: ProblemError) -> ProblemResponse:
     """The answer to a request that ended in an error."""
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else None
-    return _respond(error.problem(_request_id(request)), headers)
+    return _respond(error.problem(_request_id(request)), error.headers)
 
 
 def explain_validation(error: RequestValidationError) -> RequestInvalidError | SpecInvalidError:

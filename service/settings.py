@@ -84,6 +84,12 @@ class ServiceSettings(BaseSettings):
     """Seconds that a driver has for its last checkpoint when it is stopped; then it is killed and
     its last periodic checkpoint stands."""
 
+    max_dry_runs: PositiveInt = 2
+    """Dry runs that this process has on the cluster at a time; more are refused."""
+
+    dry_run_timeout_s: PositiveFloat = 120.0
+    """Seconds after which a dry run is stopped and given up."""
+
     poll_interval_s: PositiveFloat = 1.0
     """Seconds between two looks at the queue, at Ray and at MLflow."""
 

@@ -2,17 +2,22 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from jobs.specs import JobSpec
-from service.answers import JobRead, Page
-from service.dependencies import JobsPart, ViewsPart
+from service.answers import DryRunRead, JobRead, Page
+from service.dependencies import DryRunsPart, JobsPart, ViewsPart
 from service.errors import (
     DataFileNotFoundError,
+    DryRunsBusyError,
+    DryRunTimeoutError,
     JobAlreadyEndedError,
     JobNotFoundError,
     JobNotPausableError,
     JobNotPausedError,
+    JobWouldFailError,
+    RayUnavailableError,
     RequestInvalidError,
     RequestTooLargeError,
     SpecInvalidError,
@@ -22,20 +27,46 @@ from service.states import JobStatus
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_LOCATION: dict[int | str, dict[str, Any]] = {
-    201: {"headers": {"Location": {"schema": {"type": "string"}}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": DryRunRead, "description": "What the job would come to: with `dry_run`."},
+    201: {"headers": {"Location": {"schema": {"type": "string"}}}},
 }
 
 
 @router.post(
     "",
     status_code=201,
-    responses=_LOCATION | problems(DataFileNotFoundError, RequestTooLargeError, SpecInvalidError),
+    response_model=JobRead,
+    responses=_ANSWERS
+    | problems(
+        DataFileNotFoundError,
+        RequestTooLargeError,
+        SpecInvalidError,
+        JobWouldFailError,
+        DryRunsBusyError,
+        RayUnavailableError,
+        DryRunTimeoutError,
+    ),
 )
 async def create_job(
-    spec: JobSpec, jobs: JobsPart, views: ViewsPart, response: Response
-) -> JobRead:
-    """Accept a job and queue it; follow `GET /v1/jobs/{job_id}/events` until it has ended."""
+    spec: JobSpec,
+    jobs: JobsPart,
+    dry_runs: DryRunsPart,
+    views: ViewsPart,
+    request: Request,
+    response: Response,
+    dry_run: Annotated[
+        bool, Query(description="Queue nothing; answer what the job would come to.")
+    ] = False,
+) -> JobRead | Response:
+    """Accept a job and queue it; follow `GET /v1/jobs/{job_id}/events` until it has ended.
+
+    With `dry_run`, nothing is queued: the cluster tokenizes the rows and answers steps, sizes, an
+    estimate of the memory and whether it can ever place the workers, or why the job would fail.
+    """
+    if dry_run:
+        found = await dry_runs.run(spec, request.is_disconnected)
+        return JSONResponse(found.model_dump(mode="json"))
     job = await jobs.submit(spec)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return views.job(job)
