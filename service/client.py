@@ -9,7 +9,7 @@ import httpx
 from pydantic import BaseModel
 
 from jobs.specs import JobSpec
-from service.answers import EventRead, FileRead, InfoRead, JobRead, Page, ReadinessRead
+from service.answers import DryRunRead, EventRead, FileRead, InfoRead, JobRead, Page, ReadinessRead
 from service.connection import (
     GATEWAY_STATUSES,
     ClientError,
@@ -34,6 +34,9 @@ _STREAM_SILENCE_S = 60.0
 
 _LOG_ANSWER_S = 60.0
 """A log may have to come from Ray or MLflow first."""
+
+_DRY_RUN_ANSWER_S = 900.0
+"""The service gives up earlier, after a time that its operator sets."""
 
 _UPLOAD_ANSWER_S = 900.0
 """An upload is answered when every row of it is validated."""
@@ -110,8 +113,13 @@ class Client:
 
     def submit_job(self, spec: JobSpec | Mapping[str, Any]) -> JobRead:
         """Queue a job."""
-        body = spec.model_dump(mode="json") if isinstance(spec, BaseModel) else spec
-        return self._connection.post(JobRead, "/v1/jobs", body)
+        return self._connection.post(JobRead, "/v1/jobs", _body(spec))
+
+    def dry_run(self, spec: JobSpec | Mapping[str, Any]) -> DryRunRead:
+        """Return what a job would come to, as the cluster finds out; nothing is queued."""
+        return self._connection.post(
+            DryRunRead, "/v1/jobs", _body(spec), timeout_s=_DRY_RUN_ANSWER_S, dry_run="true"
+        )
 
     def get_job(self, job_id: str) -> JobRead:
         """Return the record of a job."""
@@ -215,6 +223,10 @@ class Client:
             yield from page.data
             after = page.data[-1].id if page.data else after
             has_more = page.has_more
+
+
+def _body(spec: JobSpec | Mapping[str, Any]) -> Mapping[str, Any]:
+    return spec.model_dump(mode="json") if isinstance(spec, BaseModel) else spec
 
 
 def _job_path(job_id: str) -> str:

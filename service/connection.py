@@ -101,9 +101,21 @@ class Connection:
         request = self._http.build_request("GET", path, params=_given(query))
         return self._send(model, request, accepted)
 
-    def post(self, model: type[_Model], path: str, body: Mapping[str, Any] | None = None) -> _Model:
-        """Send JSON."""
-        return self._send(model, self._http.build_request("POST", path, json=body))
+    def post(
+        self,
+        model: type[_Model],
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        **query: str | int | None,
+    ) -> _Model:
+        """Send JSON; `timeout_s` bounds the wait for the answer where the usual is too short."""
+        timeout = self._http.timeout if timeout_s is None else self._timeout(timeout_s)
+        request = self._http.build_request(
+            "POST", path, json=body, params=_given(query), timeout=timeout
+        )
+        return self._send(model, request)
 
     def post_file(
         self, model: type[_Model], path: str, file: BinaryIO, filename: str, timeout_s: float

@@ -10,6 +10,7 @@ from rich.progress import open as open_with_progress
 
 from service.answers import FileRead, JobRead
 from service.cli.console import note, open_console, open_note_console, result
+from service.cli.dry_run_view import dry_run_view
 from service.cli.endpoint import Url, connect
 from service.cli.errors import CliError
 from service.cli.follow import follow_job, resume_command
@@ -39,6 +40,15 @@ def submit(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Show the job until it ends.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Queue nothing; show steps, sizes, memory and whether the cluster can ever place "
+            "the job. Local files are uploaded all the same, since the cluster reads the rows.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,10 +63,17 @@ def submit(
 
     data.train and data.validation may name local files: they are uploaded first.
     With --follow the exit code is 0 if the job succeeded, 1 if it failed, 3 if it was cancelled.
+    With --dry-run it is 0 if the cluster can place the job, 1 if it cannot or the job would fail.
     """
+    if follow and dry_run:
+        raise typer.BadParameter("--dry-run leaves no job to --follow; give one of them")
+    if as_json and not dry_run:
+        raise typer.BadParameter("--json needs --dry-run; otherwise submit prints the id alone")
     spec = with_overrides(read_spec_file(file), set_ or ())
     with connect(url) as client:
         with _explained_by(spec):
+            if dry_run:
+                _show_dry_run(client, spec, as_json)
             job = client.submit_job(_with_uploads(client, spec).document)
         result(job.id)
         if follow:
@@ -214,6 +231,18 @@ def _upload(client: Client, path: Path) -> FileRead:
         raise CliError(f"{path}: {text}") from error
     note(f"uploaded {path}: {uploaded.num_rows:,} rows, {uploaded.id}")
     return uploaded
+
+
+def _show_dry_run(client: Client, spec: SpecFile, as_json: bool) -> NoReturn:
+    """Show what a job would come to and exit by whether it can be placed."""
+    document = _with_uploads(client, spec).document
+    note("asking the cluster; this takes a moment")
+    found = client.dry_run(document)
+    if as_json:
+        result(found.model_dump_json(indent=2))
+    else:
+        open_console().print(dry_run_view(found), soft_wrap=True)
+    raise typer.Exit(0 if found.placement.possible else 1)
 
 
 @contextmanager

@@ -1,0 +1,63 @@
+"""What a job would come to, as a person reads it."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+from rich.text import Text
+
+from service.answers import DryRunRead, MemoryRead
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def dry_run_view(found: DryRunRead) -> Table:
+    """Return a label and a value for everything that a dry run found."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for label, value in _facts(found):
+        table.add_row(label, value)
+    return table
+
+
+def size_text(num_bytes: int) -> str:
+    """Write a size with three digits."""
+    size, unit = float(num_bytes), _UNITS[0]
+    for unit in _UNITS:
+        if size < 1000 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.3g} {unit}"
+
+
+def _facts(found: DryRunRead) -> Iterator[tuple[str, Text]]:
+    share = found.num_trainable_parameters / found.num_parameters
+    yield "rows", Text(f"{found.num_train_rows:,}, and {found.num_held_out_rows:,} held out")
+    yield "tokens", Text(f"{found.num_tokens:,}; the longest row has {found.longest_row:,}")
+    yield "steps", Text(f"{found.steps:,}")
+    yield (
+        "trainable",
+        Text(
+            f"{found.num_trainable_parameters:,} of {found.num_parameters:,} parameters "
+            f"({share:.3%})"
+        ),
+    )
+    if found.memory is None:
+        yield "memory", Text("unknown")
+    else:
+        yield "memory", Text(f"about {size_text(found.memory.total)} for each worker at its peak")
+        for name in MemoryRead.model_fields:
+            if name != "total":
+                size = size_text(getattr(found.memory, name))
+                yield f"  {name.replace('_', ' ')}", Text(size)
+    yield "memory is there", _verdict(found.memory_fits, found.memory_reason)
+    placement = found.placement
+    where = f"on the {placement.device.upper()}s of the cluster" if placement.possible else None
+    yield "can be placed", _verdict(placement.possible, where or placement.reason)
+
+
+def _verdict(is_good: bool | None, reason: str | None) -> Text:
+    word, style = {True: ("yes", "green"), False: ("no", "red"), None: ("unknown", "yellow")}[
+        is_good
+    ]
+    return Text(f"{word}: {reason}" if reason else word, style=style)
