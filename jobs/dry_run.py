@@ -17,11 +17,11 @@ from typing import Any
 import ray
 from transformers.utils.logging import disable_progress_bar
 
-from jobs.placement import Node, judge_memory, judge_placement
+from jobs.placement import Node, judge_memory, judge_placement, live_nodes
 from jobs.specs import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket
 from workers.errors import WorkerError
 from workers.preview import preview
-from workers.train_loop import TrainTask
+from workers.train_setup import TrainTask
 
 
 def main() -> int:
@@ -49,17 +49,15 @@ def answer_to(ticket: DryRunTicket, nodes: Sequence[Node]) -> dict[str, Any]:
 
 def _result(ticket: DryRunTicket, nodes: Sequence[Node]) -> dict[str, Any]:
     spec = ticket.spec
-    files = {file_id: Path(ref.uri) for file_id, ref in ticket.files.items()}
     task = TrainTask(
         base_model=spec.base_model,
         adapter=spec.adapter,
         data=spec.data,
-        train_path=files[spec.data.train],
-        validation_path=files[spec.data.validation] if spec.data.validation else None,
+        files={file_id: Path(ref.uri) for file_id, ref in ticket.files.items()},
         training=spec.training,
     )
     placement = judge_placement(spec.resources, nodes)
-    found = preview(task, spec.resources.num_workers, placement.device)
+    found = preview(task, spec.resources.fewest_workers, placement.device)
     memory = found.memory
     fit = judge_memory(spec.resources, nodes, memory.total if memory else None)
     return {
@@ -75,7 +73,7 @@ def _nodes() -> list[Node]:
     """The nodes that are alive."""
     ray.init(logging_level=logging.WARNING)
     try:
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return live_nodes()
     finally:
         ray.shutdown()
 

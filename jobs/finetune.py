@@ -27,7 +27,6 @@ from ray.train import (
     CheckpointUploadMode,
     FailureConfig,
     RunConfig,
-    ScalingConfig,
     UserCallback,
 )
 from ray.train.torch import TorchTrainer, get_device
@@ -36,11 +35,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from jobs.entrypoint import run_driver
 from jobs.errors import (
-    ResourcesUnavailableError,
     StoppedEarlyError,
     TrainingFailedError,
     WorkersLostError,
 )
+from jobs.placement import live_nodes, plan_workers
 from jobs.registry import register_adapter
 from jobs.specs import FinetuneSpec, JobTicket, RunTag
 from jobs.stop_signal import StopListener, StopSignal, pass_on_sigterm
@@ -49,7 +48,7 @@ from workers.base_model import digest
 from workers.checkpoint import ADAPTER_FOLDER, raise_if_full
 from workers.data_report import DataReport, summary
 from workers.errors import OutOfMemoryError, WorkerError
-from workers.specs import FailureCode, HubDatasetSpec, ResourcesSpec, RunMetric
+from workers.specs import FailureCode, HubDatasetSpec, RunMetric
 from workers.train_loop import train
 from workers.train_setup import TrainTask
 
@@ -80,7 +79,7 @@ def finetune(ticket: JobTicket) -> None:
     trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config={"ticket": ticket.model_dump_json(), "stop": stop},
-        scaling_config=plan_workers(ticket.spec.resources, ray.cluster_resources()),
+        scaling_config=plan_workers(ticket.spec.resources, live_nodes()),
         run_config=RunConfig(
             name=ticket.job_id,
             storage_path=ticket.storage_path,
@@ -140,35 +139,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         inner = (getattr(error, name, None) for name in ("_base_exc", "cause", "__cause__"))
         error = next((found for found in inner if isinstance(found, BaseException)), None)
-
-
-def plan_workers(resources: ResourcesSpec, cluster: Mapping[str, float]) -> ScalingConfig:
-    """Place the workers on GPUs where the cluster has enough, and refuse what can never fit.
-
-    Args:
-        resources: What the job asks for.
-        cluster: Ray's totals by resource name.
-
-    Raises:
-        ResourcesUnavailableError: If the whole cluster is smaller than what is asked for.
-    """
-    num_workers = resources.fewest_workers
-    gpus_each = resources.gpus_per_worker
-    if gpus_each is None:
-        gpus_each = 1 if cluster.get("GPU", 0) >= num_workers else 0
-    wanted = {"CPU": num_workers * resources.cpus_per_worker, "GPU": num_workers * gpus_each}
-    for name, amount in wanted.items():
-        if amount > cluster.get(name, 0):
-            raise ResourcesUnavailableError(
-                f"resources: {num_workers} worker(s) need {amount} {name} together, "
-                f"the cluster has {cluster.get(name, 0):g}; ask for fewer or add nodes"
-            )
-    per_worker = {"CPU": float(resources.cpus_per_worker)}
-    if gpus_each:
-        per_worker["GPU"] = float(gpus_each)
-    return ScalingConfig(
-        num_workers=resources.num_workers, use_gpu=bool(gpus_each), resources_per_worker=per_worker
-    )
 
 
 def _train_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import ray
+from ray.train import ScalingConfig
+
 from jobs.errors import ResourcesUnavailableError
-from jobs.finetune import plan_workers
 from workers.memory import Device
 from workers.specs import ResourcesSpec
 
@@ -38,24 +40,43 @@ class MemoryFit:
     """What is missing or unknown."""
 
 
+def live_nodes() -> list[Node]:
+    """The nodes of the cluster that this process is connected to."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def plan_workers(resources: ResourcesSpec, nodes: Sequence[Node]) -> ScalingConfig:
+    """Place the workers on GPUs where the cluster has enough, and refuse what can never fit.
+
+    Args:
+        resources: What the job asks for; of an elastic job, its fewest workers count.
+        nodes: Ray's totals of each node, once nothing else runs there.
+
+    Raises:
+        ResourcesUnavailableError: If the nodes are too small for all workers.
+    """
+    bundle = _bundle(resources, nodes)
+    num_workers = resources.fewest_workers
+    num_places = sum(_places(node, bundle) for node in nodes)
+    if num_places < num_workers:
+        wanted = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
+        raise ResourcesUnavailableError(
+            f"resources: {num_workers} worker(s) need {wanted} each, all on one node, and the "
+            f"cluster's {len(nodes)} node(s) have room for {num_places} such worker(s); "
+            "ask for less per worker or add larger nodes"
+        )
+    return ScalingConfig(
+        num_workers=resources.num_workers, use_gpu="GPU" in bundle, resources_per_worker=bundle
+    )
+
+
 def judge_placement(resources: ResourcesSpec, nodes: Sequence[Node]) -> Placement:
-    """Hold what a job asks for against every node: each worker must fit on one as a whole."""
+    """As `plan_workers`, as an answer."""
     try:
-        bundle = _bundle(resources, nodes)
+        scaling = plan_workers(resources, nodes)
     except ResourcesUnavailableError as error:
         return Placement(False, str(error), "gpu" if resources.gpus_per_worker else "cpu")
-    device: Device = "gpu" if bundle.get("GPU") else "cpu"
-    num_places = sum(_places(node, bundle) for node in nodes)
-    if num_places >= resources.num_workers:
-        return Placement(True, None, device)
-    wanted = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
-    return Placement(
-        False,
-        f"resources: {resources.num_workers} worker(s) need {wanted} each, all on one node, and "
-        f"the cluster's {len(nodes)} node(s) have room for {num_places} such worker(s); "
-        "ask for less per worker or add larger nodes",
-        device,
-    )
+    return Placement(True, None, "gpu" if scaling.use_gpu else "cpu")
 
 
 def judge_memory(
@@ -70,18 +91,18 @@ def judge_memory(
         return MemoryFit(None, None)
     if bundle.get("GPU"):
         return MemoryFit(None, "Ray does not tell how much memory a GPU has")
-    places = [(min(_places(node, bundle), resources.num_workers), node) for node in nodes]
+    places = [(min(_places(node, bundle), resources.fewest_workers), node) for node in nodes]
     if any(number and "memory" not in node for number, node in places):
         return MemoryFit(None, "Ray does not tell how much memory some node has")
     held = [(number, int(node.get("memory", 0) // bytes_each)) for number, node in places]
     if all(number <= room for number, room in held):
         return MemoryFit(True, None)
     gib = bytes_each / 2**30
-    if sum(min(number, room) for number, room in held) < resources.num_workers:
+    if sum(min(number, room) for number, room in held) < resources.fewest_workers:
         return MemoryFit(
             False,
-            f"{resources.num_workers} worker(s) take about {gib:.1f} GiB each, more than Ray "
-            "has for them on the cluster's nodes; lower training.micro_batch_size, shorten the "
+            f"{resources.fewest_workers} worker(s) take about {gib:.1f} GiB each, more than Ray "
+            "has for them on the cluster's nodes; lower training.micro_batch_tokens, shorten the "
             "longest rows, choose a smaller base model, or add memory",
         )
     return MemoryFit(
@@ -92,11 +113,27 @@ def judge_memory(
 
 
 def _bundle(resources: ResourcesSpec, nodes: Sequence[Node]) -> dict[str, float]:
-    """What each worker reserves, as the job itself would have it."""
-    total: Counter[str] = Counter()
+    """What each worker reserves.
+
+    Raises:
+        ResourcesUnavailableError: If the whole cluster is smaller than what is asked for.
+    """
+    cluster: Counter[str] = Counter()
     for node in nodes:
-        total.update(node)
-    return dict(plan_workers(resources, total).resources_per_worker)
+        cluster.update(node)
+    num_workers = resources.fewest_workers
+    gpus_each = resources.gpus_per_worker
+    if gpus_each is None:
+        gpus_each = 1 if cluster["GPU"] >= num_workers else 0
+    wanted = {"CPU": num_workers * resources.cpus_per_worker, "GPU": num_workers * gpus_each}
+    for name, amount in wanted.items():
+        if amount > cluster[name]:
+            raise ResourcesUnavailableError(
+                f"resources: {num_workers} worker(s) need {amount} {name} together, "
+                f"the cluster has {cluster[name]:g}; ask for fewer or add nodes"
+            )
+    bundle = {"CPU": float(resources.cpus_per_worker)}
+    return bundle | {"GPU": float(gpus_each)} if gpus_each else bundle
 
 
 def _places(node: Node, bundle: Mapping[str, float]) -> int:

@@ -149,7 +149,7 @@ def _saved_for_backward(model: PeftModel, batch: MicroBatch) -> list[Tensor]:
         kept[_storage(tensor)] = tensor
         return tensor
 
-    with FakeTensorMode():
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # attention keeps its masks
         state = {
             name: torch.empty(
                 like.shape, dtype=like.dtype, device="cpu", requires_grad=like.requires_grad
@@ -158,10 +158,10 @@ def _saved_for_backward(model: PeftModel, batch: MicroBatch) -> list[Tensor]:
         }
         inputs = replace(
             batch,
-            input_ids=torch.zeros_like(batch.input_ids),
-            position_ids=torch.zeros_like(batch.position_ids),
-            answer_positions=torch.zeros_like(batch.answer_positions),
-            labels=torch.zeros_like(batch.labels),
+            input_ids=mode.from_tensor(batch.input_ids),
+            position_ids=mode.from_tensor(batch.position_ids),
+            answer_positions=mode.from_tensor(batch.answer_positions),
+            labels=mode.from_tensor(batch.labels),
         )
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = torch.func.functional_call(loss_module, state, (inputs,))

@@ -107,8 +107,8 @@ def split_held_out(
     """
     if num_held_out and num_held_out >= len(examples):
         raise DataInvalidError(
-            f"data.validation_rows is {num_held_out} and there are {len(examples)} rows to train "
-            "on, so none would be left; hold out fewer or give more"
+            f"data.validation_rows is {num_held_out} and there are {len(examples)} rows in all, "
+            "so none is left to train on; hold out fewer or give more"
         )
     order = permutation(len(examples), derive_seed(seed, "held-out"))
     held_out = set(order[:num_held_out])

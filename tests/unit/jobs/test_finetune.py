@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.errors import ResourcesUnavailableError
-from jobs.finetune import plan_workers
+from jobs.placement import plan_workers
 from workers.specs import ResourcesSpec
 
 
@@ -19,7 +19,7 @@ from workers.specs import ResourcesSpec
 def test_workers_take_gpus_where_the_cluster_has_enough_for_all(
     resources: ResourcesSpec, cluster: dict[str, float], use_gpu: bool
 ) -> None:
-    scaling = plan_workers(resources, cluster)
+    scaling = plan_workers(resources, [cluster])
     assert scaling.use_gpu is use_gpu
     assert scaling.num_workers == resources.num_workers
     assert scaling.resources_per_worker.get("GPU", 0) == float(use_gpu)
@@ -37,4 +37,4 @@ def test_what_the_cluster_can_never_place_is_refused_before_it_waits(
     resources: ResourcesSpec, sentence: str
 ) -> None:
     with pytest.raises(ResourcesUnavailableError, match=sentence):
-        plan_workers(resources, {"CPU": 2.0, "memory": 1e9})
+        plan_workers(resources, [{"CPU": 2.0, "memory": 1e9}])

@@ -23,7 +23,7 @@ def main() -> None:
     before = resident("VmRSS")
     task = task_for(
         Path(base), Path(rows), adapter=METHODS[method], dtype=dtype, num_epochs=1, max_steps=1,
-        batch_size=4, micro_batch_size=4,
+        batch_size=4, micro_batch_tokens=4096,
     )  # fmt: skip
     run(task, Path(folder))
     sys.stdout.write(json.dumps({"before": before, "peak": resident("VmHWM")}) + "\n")

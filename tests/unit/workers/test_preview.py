@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,9 @@ from workers.batches import micro_batches
 from workers.data import Example
 from workers.errors import RowTooLongError, TargetModulesNotFoundError
 from workers.memory import MemoryEstimate, estimate_memory
+from workers.packing import ATTENTION_NAME
 from workers.preview import preview
-from workers.specs import AdapterSpec, HypLoraSpec, LoraSpec
+from workers.specs import AdapterSpec, HypLoraSpec, LoraSpec, TrainingSpec
 
 ROOT = Path(__file__).parents[3]
 LEARNED = HypLoraSpec(learn_curvature=True, learn_norm_scale=True, rank_pattern={"q_proj": 3})
@@ -55,7 +57,7 @@ def test_what_would_end_the_training_ends_the_preview(tiny_model_dir: Path, rows
 def test_a_worker_holds_no_more_rows_than_its_share_of_a_step(
     tiny_model_dir: Path, rows: Path
 ) -> None:
-    task = task_for(tiny_model_dir, rows, batch_size=8, micro_batch_size=8)
+    task = task_for(tiny_model_dir, rows, batch_size=8, micro_batch_tokens=10_000)
     alone, shared = (preview(task, number, "cpu").memory for number in (1, 4))
     assert alone is not None
     assert shared is not None
@@ -69,12 +71,19 @@ def estimate(
     num_rows: int = 2,
     length: int = 64,
     num_answer: int = 60,
+    num_workers: int = 1,
+    **training: Any,
 ) -> MemoryEstimate:
     base = load_skeleton(str(folder), dtype)
+    base.set_attn_implementation(ATTENTION_NAME)
     with torch.device("meta"):
         model = build_adapter(base, adapter)
-    rows = [Example(torch.ones(length, dtype=torch.int32), length - num_answer)] * num_rows
-    memory = estimate_memory(model, next(micro_batches(rows, num_rows, 0)), length, "cpu")
+    tokens, is_answer = (
+        torch.ones(length, dtype=torch.int32),
+        torch.arange(length) >= length - num_answer,
+    )
+    (batch,) = micro_batches([Example(tokens, is_answer)] * num_rows, num_rows * length)
+    memory = estimate_memory(model, batch, TrainingSpec(**training), num_workers, "cpu")
     assert memory is not None
     return memory
 
@@ -89,6 +98,28 @@ def test_weights_gradients_and_moments_are_counted_by_their_size(tiny_model_dir:
     wide = estimate(tiny_model_dir, LoraSpec(r=16))
     assert wide.adapter == 2 * full.adapter
     assert full.total == sum(vars(full).values())
+
+
+def test_a_quantized_or_sharded_base_model_takes_a_part(tiny_model_dir: Path) -> None:
+    whole, eight, four = (
+        estimate(tiny_model_dir, LoraSpec(), quantization=kind).base_model
+        for kind in (None, "8bit", "4bit")
+    )
+    skeleton = load_skeleton(str(tiny_model_dir))
+    head = skeleton.get_output_embeddings().weight.numel()
+    linear = sum(p.numel() for p in skeleton.parameters() if p.ndim == 2) - head
+    assert whole - eight == 3 * linear
+    assert whole - four == pytest.approx(3.4375 * linear, rel=1e-3)
+    sharded = estimate(tiny_model_dir, LoraSpec(), num_workers=4, shard_base_model=True)
+    assert sharded.base_model == whole // 4
+
+
+def test_gradient_checkpointing_keeps_little_of_each_layer(tiny_model_dir: Path) -> None:
+    kept, again = (
+        estimate(tiny_model_dir, HypLoraSpec(), gradient_checkpointing=checkpointing).activations
+        for checkpointing in (False, True)
+    )
+    assert again < 0.9 * kept  # of two layers, one is computed again at a time
 
 
 def test_activations_grow_with_rows_and_lengths(tiny_model_dir: Path) -> None:
@@ -114,8 +145,9 @@ def test_a_forward_pass_that_reads_its_tensors_has_no_estimate(tiny_model_dir: P
     with torch.device("meta"):
         model = build_adapter(base, LoraSpec())
     base.model.register_forward_hook(lambda *call: call[2].last_hidden_state.sum().item())
-    batch = next(micro_batches([Example(torch.ones(8, dtype=torch.int32), 4)], 1, 0))
-    assert estimate_memory(model, batch, 8, "cpu") is None
+    example = Example(torch.ones(8, dtype=torch.int32), torch.arange(8) >= 4)
+    (batch,) = micro_batches([example], 8)
+    assert estimate_memory(model, batch, TrainingSpec(), 1, "cpu") is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -129,7 +161,13 @@ def test_the_estimate_is_within_a_factor_of_two_of_a_real_step(
     rows.write_text(4 * (json.dumps(row) + "\n"))
     adapter: AdapterSpec = LoraSpec() if method == "lora" else HypLoraSpec()
     task = task_for(
-        base, rows, adapter=adapter, dtype=dtype, num_epochs=1, batch_size=4, micro_batch_size=4
+        base,
+        rows,
+        adapter=adapter,
+        dtype=dtype,
+        num_epochs=1,
+        batch_size=4,
+        micro_batch_tokens=4096,
     )
     foretold = preview(task, num_workers=1, device="cpu").memory
     assert foretold is not None
