@@ -10,7 +10,6 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,9 @@ import ray
 import ray.train
 import torch
 from mlflow import MlflowClient
-from ray.actor import ActorHandle
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 from ray.train import (
-    Checkpoint,
     CheckpointConfig,
-    CheckpointUploadMode,
     FailureConfig,
     RunConfig,
     UserCallback,
@@ -40,15 +36,15 @@ from jobs.errors import (
     WorkersLostError,
 )
 from jobs.placement import live_nodes, plan_workers
+from jobs.ray_reporter import open_reporter
 from jobs.registry import register_adapter
+from jobs.run_folder import drop_damaged_snapshot
 from jobs.specs import FinetuneSpec, JobTicket, RunTag
-from jobs.stop_signal import StopListener, StopSignal, pass_on_sigterm
-from jobs.tracking import RunWriter
+from jobs.stop_signal import StopSignal, pass_on_sigterm
 from workers.base_model import digest
-from workers.checkpoint import ADAPTER_FOLDER, raise_if_full
-from workers.data_report import DataReport, summary
+from workers.checkpoint import ADAPTER_FOLDER
 from workers.errors import OutOfMemoryError, WorkerError
-from workers.specs import FailureCode, HubDatasetSpec, RunMetric
+from workers.specs import FailureCode, HubDatasetSpec
 from workers.train_loop import train
 from workers.train_setup import TrainTask
 
@@ -74,6 +70,7 @@ def finetune(ticket: JobTicket) -> None:
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     }
     ray.init(runtime_env={"env_vars": environment}, logging_level=logging.WARNING)
+    drop_damaged_snapshot(ticket.storage_path, ticket.job_id)
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
     trainer = TorchTrainer(
@@ -159,90 +156,12 @@ def _train_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
         training=spec.training,
     )
     try:
-        with _reporter(ticket, config["stop"]) as reporter:
+        with open_reporter(ticket, config["stop"]) as reporter:
             return asdict(train(task, reporter, get_device()))
     except OutOfMemoryError:
         raise  # of one rank alone: returned, it would leave the others waiting for it
     except WorkerError as error:
         return {"failure_code": error.code, "failure_message": str(error)}
-
-
-class _RayReporter:
-    """Reports from a rank to Ray Train and, on rank 0, to MLflow."""
-
-    def __init__(self, writer: RunWriter | None, listener: StopListener | None) -> None:
-        self._writer = writer
-        self._listener = listener
-
-    def data_report(self, report: DataReport) -> None:
-        """Queue the report for MLflow."""
-        if self._writer is not None:
-            tags = {str(RunTag.DATA_SUMMARY): summary(report)}
-            text = report.model_dump_json(indent=2)
-            self._writer.write_document("data_report.json", text, tags)
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Queue a step's metrics for MLflow."""
-        if self._writer is not None:
-            self._writer.write(step, values)
-
-    def checkpoint(self, step: int, directory: Path | None) -> None:
-        """Hand a checkpoint to Ray Train, which copies it to storage in the background.
-
-        It counts from the moment when it is there whole.
-        """
-        storage = ray.train.get_context().get_storage()
-
-        def store(checkpoint: Checkpoint, name: str) -> Checkpoint:
-            try:
-                stored = storage.persist_current_checkpoint(checkpoint, name)
-            except OSError as error:
-                raise_if_full(error, Path(checkpoint.path))
-                raise
-            if self._writer is not None:
-                self._writer.write(step, {RunMetric.CHECKPOINT_STEP: step})
-            return stored
-
-        ray.train.report(
-            {"step": step},
-            checkpoint=Checkpoint.from_directory(directory) if directory else None,
-            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
-            delete_local_checkpoint_after_upload=True,
-            checkpoint_upload_fn=store,
-        )
-
-    def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
-        """Lend the checkpoints that earlier attempts left."""
-        if ray.train.get_checkpoint() is None:
-            return
-        reported = ray.train.get_all_reported_checkpoints()
-        newest_first = sorted(reported, key=lambda each: each.metrics["step"], reverse=True)
-        for each in newest_first:
-            yield _lend(each.checkpoint)
-
-    def stop_requested(self) -> bool:
-        """Whether the driver was asked to stop."""
-        return self._listener is not None and self._listener.requested
-
-
-@contextmanager
-def _lend(checkpoint: Checkpoint) -> Iterator[Path]:
-    with checkpoint.as_directory() as directory:
-        yield Path(directory)
-
-
-@contextmanager
-def _reporter(ticket: JobTicket, stop: ActorHandle) -> Iterator[_RayReporter]:
-    if ray.train.get_context().get_world_rank() != 0:
-        yield _RayReporter(None, None)
-        return
-    writer = RunWriter(MlflowClient(tracking_uri=ticket.tracking_uri), ticket.run_id)
-    listener = StopListener(stop)
-    try:
-        yield _RayReporter(writer, listener)
-    finally:
-        listener.close()
-        writer.close()
 
 
 def _register(ticket: JobTicket, adapter_dir: Path, outcome: Mapping[str, Any]) -> None:

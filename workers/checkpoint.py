@@ -119,7 +119,7 @@ def load_checkpoint(
         CheckpointDamagedError: If it is incomplete, or its bytes are not those that were written.
         AdapterUnusableError: If it is of another training or format.
     """
-    state = _read_state(folder)
+    state = read_state(folder)
     if state.task_digest != task_digest:
         raise AdapterUnusableError(
             f"the checkpoint in {folder} was written by a training with other data or settings; "
@@ -136,7 +136,13 @@ def load_checkpoint(
     return state
 
 
-def _read_state(folder: Path) -> TrainState:
+def read_state(folder: Path) -> TrainState:
+    """How far a checkpoint has come; all of its bytes are checked.
+
+    Raises:
+        CheckpointDamagedError: If it is incomplete, or its bytes are not those that were written.
+        AdapterUnusableError: If it is of another format.
+    """
     try:
         record = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         version, digests = record.pop("format_version"), record.pop("sha256", {})

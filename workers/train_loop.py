@@ -197,7 +197,9 @@ def _resume(reporter: Reporter, setup: TrainSetup) -> TrainState:
     for lent in reporter.checkpoints():
         try:
             with lent as folder, failing_together():
-                return load_checkpoint(folder, setup.model, setup.optimizer, setup.digest)
+                state = load_checkpoint(folder, setup.model, setup.optimizer, setup.digest)
+            logger.info("going on after step %d", state.step)
+            return state
         except CheckpointDamagedError as error:
             logger.warning("%s; trying the checkpoint before it", error)
             damage = error

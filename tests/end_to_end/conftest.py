@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from deploy.home import StackPorts
 from deploy.local import LocalStack
@@ -73,6 +74,32 @@ def make_spec(tiny_model_dir: Path, sums: FileRead) -> Callable[..., dict[str, A
         return spec
 
     return make
+
+
+def wait_for_progress(client: Client, job_id: str, step: int = 1) -> None:
+    """Follow a job until it has done some steps."""
+    for event in client.follow_events(job_id):
+        if event.type == "progress" and (event.data.get("step") or 0) >= step:
+            return
+    raise AssertionError(f"{job_id} ended before step {step}: {client.get_job(job_id).failure}")
+
+
+def wait_for_status(client: Client, job_id: str, status: str) -> JobRead:
+    """Follow a job until it has come to a state."""
+    for event in client.follow_events(job_id):
+        if event.type == "status" and event.data["status"] == status:
+            return client.get_job(job_id)
+    raise AssertionError(f"{job_id} ended and was never {status}: {client.get_job(job_id)}")
+
+
+def curve_of(
+    stack: LocalStack, job: JobRead, metric: str = "train/loss"
+) -> list[tuple[int, float]]:
+    """Every value of a metric that MLflow has, in the order of its arrival."""
+    assert job.links.mlflow_run is not None
+    run_id = job.links.mlflow_run.rpartition("/")[2]
+    history = MlflowClient(tracking_uri=stack.mlflow_url).get_metric_history(run_id, "train/loss")
+    return [(point.step, point.value) for point in history]
 
 
 @pytest.fixture(scope="session")

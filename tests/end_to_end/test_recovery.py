@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from deploy.local import LocalStack
 from service.client import Client
+from tests.end_to_end.conftest import wait_for_progress
 
 pytestmark = pytest.mark.integration
 
@@ -67,14 +68,6 @@ def test_a_cancelled_job_ends_and_gives_its_resources_back(
     for _ in client.follow_events(quick.id):
         pass
     assert client.get_job(quick.id).status == "succeeded"
-
-
-def wait_for_progress(client: Client, job_id: str, step: int = 1) -> None:
-    """Follow a job until it has done some steps."""
-    for event in client.follow_events(job_id):
-        if event.type == "progress" and (event.data.get("step") or 0) >= step:
-            return
-    raise AssertionError(f"{job_id} ended before step {step}: {client.get_job(job_id).failure}")
 
 
 def driver_of(stack: LocalStack) -> psutil.Process:
