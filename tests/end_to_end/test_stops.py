@@ -39,6 +39,7 @@ def test_a_paused_job_goes_on_where_it_stopped_with_the_curve_of_one_that_never_
     assert job.model_version is not None
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_gives_way_to_an_older_one_when_the_job_goes_on(
     stack: LocalStack, client: Client, make_spec: Callable[..., dict[str, Any]]
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_cancelled_job_leaves_a_checkpoint_of_its_last_step(
     assert job.progress.checkpoint_step == job.progress.step
 
 
+@pytest.mark.slow
 def test_a_job_that_waits_for_its_turn_can_be_paused_and_never_touches_the_cluster(
     client: Client, make_spec: Callable[..., dict[str, Any]]
 ) -> None:
