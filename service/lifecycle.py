@@ -296,13 +296,13 @@ async def _oldest(
 
 
 async def _require_files(session: AsyncSession, spec: JobSpec) -> None:
-    named = {"data.train": spec.data.train, "data.validation": spec.data.validation}
-    query = select(UploadedFile.id).where(UploadedFile.id.in_(filter(None, named.values())))
+    named = spec.data.file_ids()
+    query = select(UploadedFile.id).where(UploadedFile.id.in_(named.values()))
     known = set((await session.scalars(query)).all())
     missing = [
         FieldError(field=field, value=file_id, message="no file with this id was uploaded")
         for field, file_id in named.items()
-        if file_id is not None and file_id not in known
+        if file_id not in known
     ]
     if missing:
         fields = " and ".join(error.field for error in missing)

@@ -12,6 +12,8 @@ GUARDED = [
     ("POST", "/v1/jobs"),
     ("GET", "/v1/jobs/job-0123456789abcdef"),
     ("POST", "/v1/jobs/job-0123456789abcdef/cancel"),
+    ("POST", "/v1/jobs/job-0123456789abcdef/pause"),
+    ("POST", "/v1/jobs/job-0123456789abcdef/resume"),
     ("GET", "/v1/jobs/job-0123456789abcdef/events"),
     ("GET", "/v1/jobs/job-0123456789abcdef/logs"),
     ("GET", "/v1/files"),

@@ -129,6 +129,36 @@ async def test_files_that_were_not_uploaded_are_named(stage: Stage) -> None:
     assert problem["errors"][0]["value"] == "file-0123456789abcdef"
 
 
+async def test_evaluation_sets_that_were_not_uploaded_are_named_too(stage: Stage) -> None:
+    missing = "file-0123456789abcdef"
+    data = {"train": missing, "evaluation_sets": {"svamp": missing, "gsm8k": await stage.upload()}}
+
+    response = await stage.client.post("/v1/jobs", json=await stage.spec(data=data))
+
+    problem = response.json()
+    assert problem["code"] == "file-not-found"
+    assert [error["field"] for error in problem["errors"]] == [
+        "data.train",
+        "data.evaluation_sets.svamp",
+    ]
+    assert "data.evaluation_sets.svamp" in problem["detail"]
+
+
+async def test_sources_that_are_no_uploads_are_left_to_the_workers(stage: Stage) -> None:
+    data = {
+        "train": "s3://bucket/rows.parquet",
+        "validation": "file:///storage/held-out.jsonl.gz",
+        "evaluation_sets": {"gsm8k": {"dataset": "openai/gsm8k", "split": "test"}},
+    }
+
+    job = await stage.job(await stage.started(data=data))
+
+    assert job["spec"]["data"]["train"] == "s3://bucket/rows.parquet"
+    assert job["spec"]["data"]["evaluation_sets"]["gsm8k"]["dataset"] == "openai/gsm8k"
+    (request,) = stage.ray.requests
+    assert json.loads(request.environment["HYPLORA_JOB_TICKET"])["files"] == {}
+
+
 async def test_a_base_model_that_looks_like_a_folder_is_left_to_the_workers(stage: Stage) -> None:
     job = await stage.job(await stage.submit(base_model="/models/on/the/cluster"))
 
