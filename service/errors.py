@@ -52,7 +52,7 @@ class FieldError(BaseModel):
     """What is wrong with it."""
 
     line: int | None = None
-    """Line of an uploaded file, from 1."""
+    """Line of an uploaded file, or row of one in Parquet, from 1."""
 
 
 class Problem(BaseModel):

@@ -15,7 +15,7 @@ import gzip
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal
 
 import pydantic_core
 from pydantic import (
@@ -31,12 +31,14 @@ from pydantic import (
 )
 
 MAX_LINE_BYTES = 1 << 20
-"""Longest line in bytes, newline included; bounds memory also for a gzip bomb."""
+"""Longest line in bytes, newline included; bounds memory also for a gzip bomb.
+
+A row of a Parquet file may be as long, written as JSON.
+"""
 
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
 UTF8_BOM = b"\xef\xbb\xbf"
-_PARQUET_BATCH_ROWS = 1024
 
 
 def _without_nul(text: str) -> str:
@@ -177,6 +179,8 @@ class RowError(ValueError):
         problem: What was given and what to do.
     """
 
+    unit: ClassVar = "line"
+
     def __init__(self, line: int, field: str | None, problem: str) -> None:
         super().__init__(line, field, problem)
         self.line = line
@@ -184,8 +188,14 @@ class RowError(ValueError):
         self.problem = problem
 
     def __str__(self) -> str:
-        where = f"line {self.line}" if self.field is None else f"line {self.line}, {self.field}"
-        return f"{where}: {self.problem}"
+        where = f"{self.unit} {self.line}"
+        return f"{where if self.field is None else f'{where}, {self.field}'}: {self.problem}"
+
+
+class TableRowError(RowError):
+    """A row of a table is not valid: one of a Parquet file or of a hub data set."""
+
+    unit = "row"
 
 
 def iter_rows(path: Path) -> Iterator[Row]:
@@ -213,7 +223,9 @@ def iter_numbered_rows(file: BinaryIO, columns: Columns | None = None) -> Iterat
     magic = file.read(len(PARQUET_MAGIC))
     file.seek(0)
     if magic == PARQUET_MAGIC:
-        yield from numbered(_iter_parquet(file), columns or {})
+        from workers.parquet import iter_parquet  # pyarrow takes a moment to import
+
+        yield from numbered(iter_parquet(file, columns or {}), columns or {})
         return
     num_rows = 0
     for number, line in _iter_lines(file, is_gzip=magic.startswith(GZIP_MAGIC)):
@@ -229,12 +241,17 @@ def numbered(
     """Validate the rows of a table, where an absent field is null, each with its number from 1.
 
     Raises:
-        RowError: At the first row that is not valid, or if there is no row.
+        TableRowError: At the first row that is not valid.
+        RowError: If there is no row.
     """
     number = 0
     for number, fields in enumerate(rows, start=1):
         given = {name: value for name, value in fields.items() if value is not None}
-        yield number, _validate(given, number, columns)
+        try:
+            row = _validate(given, number, columns)
+        except RowError as error:
+            raise TableRowError(error.line, error.field, error.problem) from None
+        yield number, row
     _require_some(number)
 
 
@@ -313,17 +330,6 @@ def _require_some(num_rows: int) -> None:
             None,
             'the file has no row; give one JSON object a line, with "instruction", "output"',
         )
-
-
-def _iter_parquet(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa  # only where a Parquet file is read: it takes a moment to import
-    import pyarrow.parquet
-
-    try:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(_PARQUET_BATCH_ROWS):
-            yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise RowError(1, None, f"the Parquet file is damaged ({error}); write it again") from error
 
 
 def _iter_lines(file: BinaryIO, *, is_gzip: bool) -> Iterator[tuple[int, bytes]]:

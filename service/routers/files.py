@@ -31,7 +31,10 @@ _FORM: dict[str, Any] = {
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": "JSON lines, plain or gzip: instruction, input, output.",
+                            "description": (
+                                "JSON lines, plain or gzip, or Parquet: instructions, "
+                                "conversations, or prompts with completions."
+                            ),
                         },
                         "purpose": {"type": "string", "enum": ["fine-tune"]},
                     },

@@ -2,14 +2,17 @@ import asyncio
 import errno
 import gzip
 import hashlib
+import io
 import json
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from tests.unit.service.stage import ROW, ROWS, Stage, make_settings
@@ -19,6 +22,12 @@ async def upload(
     stage: Stage, content: bytes, filename: str = "rows.jsonl", **fields: Any
 ) -> httpx.Response:
     return await stage.client.post("/v1/files", files={"file": (filename, content)}, data=fields)
+
+
+def parquet(rows: Sequence[dict[str, Any]], **options: Any) -> bytes:
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pa.Table.from_pylist(list(rows)), file, **options)
+    return file.getvalue()
 
 
 def stored_files(stage: Stage) -> list[Path]:
@@ -59,6 +68,77 @@ async def test_a_compressed_upload_is_validated_and_kept_as_it_is(stage: Stage) 
 
     assert file["num_rows"] == 2
     assert stored_files(stage)[0].read_bytes() == content
+
+
+CHAT = {
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": "4"},
+    ]
+}
+COMPLETION = {"prompt": "2 + 2 =", "completion": " 4"}
+
+
+@pytest.mark.parametrize("row", [ROW, CHAT, COMPLETION], ids=["instruction", "chat", "completion"])
+@pytest.mark.parametrize("form", ["json", "parquet"])
+@pytest.mark.parametrize(
+    ("filename", "content_type"),
+    [
+        ("rows.jsonl", "application/octet-stream"),
+        ("rows.parquet", "application/vnd.apache.parquet"),
+        ("rows", "text/plain"),
+    ],
+)
+async def test_rows_are_known_by_their_bytes_and_not_by_the_name_or_type_of_the_file(
+    stage: Stage, row: dict[str, Any], form: str, filename: str, content_type: str
+) -> None:
+    content = parquet([row] * 3) if form == "parquet" else (json.dumps(row) + "\n").encode() * 3
+
+    files = {"file": (filename, content, content_type)}
+    response = await stage.client.post("/v1/files", files=files)
+
+    file = response.json()
+    assert response.status_code == 201, response.text
+    assert (file["filename"], file["num_rows"]) == (filename, 3)
+    assert stored_files(stage)[0].read_bytes() == content
+
+
+async def test_a_file_may_hold_rows_of_several_forms(stage: Stage) -> None:
+    content = b"".join(json.dumps(row).encode() + b"\n" for row in (ROW, CHAT, COMPLETION))
+
+    assert (await upload(stage, content)).json()["num_rows"] == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "row", "field", "message"),
+    [
+        (parquet([ROW, {"instruction": "Add."}]), 2, "output", "is missing"),
+        (parquet([{"instruction": "Add.", "output": 5}]), 1, "output", "is not text"),
+        (
+            parquet([CHAT, {"messages": CHAT["messages"][:2]}]),
+            2,
+            "row",
+            "ends with a turn of the user",
+        ),
+        (parquet([{"question": "Add."}]), 1, "row", "has the columns question; a row has"),
+        (parquet([ROW])[:-20], 1, "row", "Parquet file is damaged"),
+        (parquet([ROW, {**ROW, "output": "a" * 1024**2}]), 2, "row", "longer than 1048576 bytes"),
+        (parquet([]), 1, "row", "no row"),
+    ],
+    ids=["missing", "number", "chat", "columns", "cut", "long", "empty"],
+)
+async def test_a_bad_row_of_a_parquet_file_is_named_by_its_number(
+    stage: Stage, content: bytes, row: int, field: str, message: str
+) -> None:
+    response = await upload(stage, content, "rows.parquet")
+
+    problem = response.json()
+    assert (response.status_code, problem["code"]) == (422, "dataset-invalid")
+    (error,) = problem["errors"]
+    assert (error["line"], error["field"]) == (row, field)
+    assert message in error["message"]
+    assert stored_files(stage) == []
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers import parquet
 from workers.rows import (
     MAX_LINE_BYTES,
     InstructionRow,
     RowError,
+    TableRowError,
     iter_numbered_rows,
     iter_rows,
     parse_row,
@@ -148,7 +150,7 @@ def test_a_malformed_parquet_file_names_the_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     table = pa.Table.from_pylist([{"instruction": "a", "output": "b"}, {"instruction": "c"}])
     pyarrow.parquet.write_table(table, path)
-    with pytest.raises(RowError, match="output: is missing") as caught:
+    with pytest.raises(RowError, match=r"^row 2, output: is missing") as caught:
         list(iter_rows(path))
     assert caught.value.line == 2
     path.write_bytes(path.read_bytes()[:-20])
@@ -156,9 +158,66 @@ def test_a_malformed_parquet_file_names_the_row(tmp_path: Path) -> None:
         list(iter_rows(path))
 
 
-def test_a_row_error_survives_pickling() -> None:
-    error = RowError(3, "output", "is missing")
-    assert str(pickle.loads(pickle.dumps(error))) == "line 3, output: is missing"
+def test_columns_that_no_row_is_made_of_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    table = pa.Table.from_pylist([{"instruction": "a", "output": "b"}])
+    beyond_python = pa.array([2**62], pa.timestamp("us"))
+    pyarrow.parquet.write_table(table.append_column("when", beyond_python), path)
+    assert list(iter_rows(path)) == [InstructionRow(instruction="a", output="b")]
+
+
+def test_columns_of_a_parquet_file_may_have_other_names(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pa.Table.from_pylist([{"question": "a", "answer": "b"}]), path)
+    with path.open("rb") as file:
+        columns = {"instruction": "question", "output": "answer"}
+        assert list(iter_numbered_rows(file, columns)) == [
+            (1, InstructionRow(instruction="a", output="b"))
+        ]
+    with path.open("rb") as file, pytest.raises(TableRowError, match="has question, answer"):
+        list(iter_numbered_rows(file, {"instruction": "query"}))
+
+
+def test_parquet_text_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    broken = pa.array([b"b", b"\xff"], pa.binary()).view(pa.string())
+    pyarrow.parquet.write_table(pa.table({"instruction": ["a", "a"], "output": broken}), path)
+    with pytest.raises(TableRowError, match=r"damaged .*utf-8"):
+        list(iter_rows(path))
+
+
+def test_a_row_group_that_is_too_large_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.parquet"
+    rows = [{"instruction": f"{number} {'a' * 1000}", "output": "b"} for number in range(40)]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=30)
+    monkeypatch.setattr(parquet, "MAX_ROW_GROUP_BYTES", 40_000)
+    assert len(list(iter_rows(path))) == 40
+    monkeypatch.setattr(parquet, "MAX_ROW_GROUP_BYTES", 20_000)
+    with pytest.raises(TableRowError, match=r"row 1: begins a row group of .*smaller row groups"):
+        list(iter_rows(path))
+
+
+def test_rows_that_repeat_one_long_text_are_unpacked_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.parquet"
+    once = pa.DictionaryArray.from_arrays(pa.array([0] * 200), ["b" * 500_000])
+    table = pa.table({"instruction": ["a"] * 200, "output": once})
+    pyarrow.parquet.write_table(table, path, store_schema=False)
+    monkeypatch.setattr(parquet, "MAX_ROW_GROUP_BYTES", 4_000_000)
+    before = pa.total_allocated_bytes()
+    with path.open("rb") as file:
+        allocated = [pa.total_allocated_bytes() - before for _ in iter_numbered_rows(file)]
+    assert len(allocated) == 200
+    assert max(allocated) < 12_000_000, "all rows take 100,000,000 bytes"
+
+
+@pytest.mark.parametrize(("kind", "unit"), [(RowError, "line"), (TableRowError, "row")])
+def test_a_row_error_survives_pickling(kind: type[RowError], unit: str) -> None:
+    error = kind(3, "output", "is missing")
+    assert str(pickle.loads(pickle.dumps(error))) == f"{unit} 3, output: is missing"
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
