@@ -61,7 +61,8 @@ def submit(
 ) -> None:
     """Submit a job and print its id.
 
-    data.train and data.validation may name local files: they are uploaded first.
+    data.train, data.validation and data.evaluation_sets may name local files: they are uploaded
+    first.
     With --follow the exit code is 0 if the job succeeded, 1 if it failed, 3 if it was cancelled.
     With --dry-run it is 0 if the cluster can place the job, 1 if it cannot or the job would fail.
     """
@@ -194,7 +195,7 @@ def upload(
     file: Annotated[
         Path,
         typer.Argument(
-            help="Instruction rows: JSON lines, plain or gzip.",
+            help="Rows: JSON lines, plain or gzip, or Parquet.",
             metavar="FILE",
             exists=True,
             dir_okay=False,
@@ -203,7 +204,10 @@ def upload(
     ],
     url: Url = None,
 ) -> None:
-    """Upload a data set and print its file id."""
+    """Upload a data set and print its file id.
+
+    A row has instruction, output and perhaps input; or messages; or prompt and completion.
+    """
     with connect(url) as client:
         result(_upload(client, file).id)
 

@@ -7,7 +7,7 @@ place of every field, so that the service's answer can be shown as a line of the
 import copy
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -15,9 +15,9 @@ from typing import Any, TypeGuard
 import yaml
 
 from service.cli.errors import CliError
-from workers.specs import FILE_ID_PATTERN
+from workers.specs import FILE_ID_PATTERN, SOURCE_SCHEMES
 
-_DATA_FIELDS = ("data.train", "data.validation")
+_NO_PATH = re.compile(rf"{FILE_ID_PATTERN}|^(?:{'|'.join(SOURCE_SCHEMES)})://")
 _FLOAT_TAG, _TIMESTAMP_TAG = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
 
 
@@ -76,41 +76,43 @@ def with_overrides(spec: SpecFile, assignments: Iterable[str]) -> SpecFile:
         if not separator or not all(keys):
             raise CliError(f"--set {assignment}: write key.path=value, as in training.max_steps=50")
         value, _ = _read_yaml(text, f"--set {field}")
-        if field in _DATA_FIELDS and _is_path(value):
-            value = str(Path(value).expanduser().absolute())
-        _assign(document, keys, value, field)
+        given: dict[str, Any] = {}
+        _assign(given, keys, value, field)
+        for source in _local_sources(given):
+            source.holder[source.key] = str(Path(source.path).expanduser().absolute())
+        _assign(document, keys, _value_at(given, keys), field)
         places[field] = f"--set {field}"
     return replace(spec, document=document, places=places)
 
 
 def local_data(spec: SpecFile) -> dict[str, Path]:
-    """Return the local files that `data.train` and `data.validation` name instead of a file id.
+    """Return the local files that a spec names as sources of rows, by field.
+
+    File ids, URLs of storage that the workers read, and data sets of the hub are left alone.
 
     Raises:
         CliError: If one of them is no file.
     """
-    data = spec.document.get("data")
-    if not isinstance(data, dict):
-        return {}
     found = {}
-    for field in _DATA_FIELDS:
-        name = field.removeprefix("data.")
-        if _is_path(value := data.get(name)):
-            path = spec.path.parent / Path(value).expanduser()
-            if not path.is_file():
-                raise CliError(
-                    f"{spec.place_of(field)}: {field}: there is no file {path}: "
-                    "give the path of a JSONL file, or an id that `hyplora upload` printed"
-                )
-            found[name] = path
+    for source in _local_sources(spec.document):
+        path = spec.path.parent / Path(source.path).expanduser()
+        if not path.is_file():
+            schemes = ", ".join(f"{scheme}://" for scheme in SOURCE_SCHEMES)
+            raise CliError(
+                f"{spec.place_of(source.field)}: {source.field}: there is no file {path}: "
+                "give the path of rows as JSON lines or Parquet, an id that `hyplora upload` "
+                f"printed, or a URL that begins with one of {schemes}"
+            )
+        found[source.field] = path
     return found
 
 
 def with_file_ids(spec: SpecFile, file_ids: Mapping[str, str]) -> SpecFile:
     """Put the ids of uploaded files where the paths of `local_data` were."""
     document = copy.deepcopy(spec.document)
-    for name, file_id in file_ids.items():
-        document["data"][name] = file_id
+    for source in list(_local_sources(document)):
+        if source.field in file_ids:
+            source.holder[source.key] = file_ids[source.field]
     return replace(spec, document=document)
 
 
@@ -199,8 +201,38 @@ def _place(source: str, mark: yaml.Mark | None) -> str:
     return source if mark is None or source.startswith("--set") else f"{source}:{mark.line + 1}"
 
 
+@dataclass(frozen=True)
+class _LocalSource:
+    """A path that stands where a spec names rows."""
+
+    field: str
+    holder: dict[Any, Any]
+    key: Any
+    path: str
+
+
+def _local_sources(document: Mapping[str, Any]) -> Iterator[_LocalSource]:
+    data = document.get("data")
+    if not isinstance(data, dict):
+        return
+    sets = data.get("evaluation_sets")
+    places = [("data", data, key) for key in ("train", "validation")]
+    if isinstance(sets, dict):  # each name may hold dots, so a field does not tell its keys
+        places += [("data.evaluation_sets", sets, key) for key in sets]
+    for prefix, holder, key in places:
+        if _is_path(value := holder.get(key)):
+            yield _LocalSource(f"{prefix}.{key}", holder, key, value)
+
+
 def _is_path(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and re.fullmatch(FILE_ID_PATTERN, value) is None
+    return isinstance(value, str) and _NO_PATH.match(value) is None
+
+
+def _value_at(document: Mapping[str, Any], keys: Iterable[str]) -> object:
+    value: Any = document
+    for key in keys:
+        value = value[key]
+    return value
 
 
 def _assign(document: dict[str, Any], keys: list[str], value: object, field: str) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jobs.specs import FinetuneSpec
 from service.cli.errors import CliError
 from service.cli.spec_file import local_data, read_spec_file, with_file_ids, with_overrides
+from workers.specs import SOURCE_SCHEMES
 
 FILE_ID = "file-0123456789abcdef"
 EXAMPLE = Path(__file__).parents[4] / "docs" / "examples" / "finetune.yaml"
@@ -23,12 +24,12 @@ def write(folder: Path, text: str, name: str = "job.yaml") -> Path:
 
 def test_the_example_is_a_valid_spec_once_its_data_is_uploaded() -> None:
     spec = read_spec_file(EXAMPLE)
-    uploaded = with_file_ids(spec, {"train": FILE_ID})
+    uploaded = with_file_ids(spec, {"data.train": FILE_ID})
     assert FinetuneSpec.model_validate(uploaded.document).adapter.method == "hyplora"
 
 
 def test_the_example_comes_with_the_rows_that_it_names() -> None:
-    assert local_data(read_spec_file(EXAMPLE)).keys() == {"train"}
+    assert local_data(read_spec_file(EXAMPLE)).keys() == {"data.train"}
 
 
 @pytest.mark.parametrize("text", ["3e-4", "1.0e-3", "2E5", ".5", "5.", "-1.5e+3", "1e5"])
@@ -137,7 +138,7 @@ def test_an_override_of_another_form_is_refused(
 def test_data_in_the_file_is_found_beside_the_file(tmp_path: Path) -> None:
     write(tmp_path, "", "rows.jsonl")
     spec = read_spec_file(write(tmp_path, f"data: {{train: rows.jsonl, validation: {FILE_ID}}}\n"))
-    assert local_data(spec) == {"train": tmp_path / "rows.jsonl"}
+    assert local_data(spec) == {"data.train": tmp_path / "rows.jsonl"}
 
 
 def test_data_in_an_override_is_found_in_the_working_directory(
@@ -148,7 +149,71 @@ def test_data_in_an_override_is_found_in_the_working_directory(
     spec = read_spec_file(write(tmp_path / "specs", "name: n\n"))
     monkeypatch.chdir(tmp_path)
     changed = with_overrides(spec, ["data.train=rows.jsonl"])
-    assert local_data(changed) == {"train": tmp_path / "rows.jsonl"}
+    assert local_data(changed) == {"data.train": tmp_path / "rows.jsonl"}
+
+
+def test_evaluation_sets_are_uploaded_like_other_data(tmp_path: Path) -> None:
+    write(tmp_path, "", "svamp.parquet")
+    text = (
+        "data:\n  train: s3://bucket/rows\n"
+        f"  evaluation_sets: {{svamp-1.0: svamp.parquet, gsm8k: {FILE_ID}}}\n"
+    )
+    spec = read_spec_file(write(tmp_path, text))
+    field = "data.evaluation_sets.svamp-1.0"
+    assert local_data(spec) == {field: tmp_path / "svamp.parquet"}
+    assert with_file_ids(spec, {field: FILE_ID}).document["data"] == {
+        "train": "s3://bucket/rows",
+        "evaluation_sets": {"svamp-1.0": FILE_ID, "gsm8k": FILE_ID},
+    }
+    assert spec.document["data"]["evaluation_sets"]["svamp-1.0"] == "svamp.parquet"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        FILE_ID,
+        "file:///rows.jsonl",
+        *(f"{scheme}://rows.jsonl" for scheme in SOURCE_SCHEMES),
+        "{dataset: openai/gsm8k, config: main}",
+    ],
+)
+def test_data_that_the_workers_read_is_left_alone(source: str, tmp_path: Path) -> None:
+    text = f"data:\n  train: {source}\n  validation: {source}\n  evaluation_sets: {{a: {source}}}"
+    spec = read_spec_file(write(tmp_path, text))
+    assert local_data(spec) == {}
+    assert with_overrides(spec, [f"data.train={source}"]).document == spec.document
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "data.evaluation_sets.a=rows.jsonl",
+        "data.evaluation_sets={a: rows.jsonl}",
+        "data={evaluation_sets: {a: rows.jsonl}}",
+    ],
+)
+def test_every_form_of_override_takes_data_from_the_working_directory(
+    assignment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "", "rows.jsonl")
+    (tmp_path / "specs").mkdir()
+    spec = read_spec_file(write(tmp_path / "specs", "name: n\n"))
+    monkeypatch.chdir(tmp_path)
+    changed = with_overrides(spec, [assignment])
+    assert local_data(changed) == {"data.evaluation_sets.a": tmp_path / "rows.jsonl"}
+    assert spec.document == {"name": "n"}
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "svamp-1.0"])
+def test_an_evaluation_set_that_is_not_there_is_refused_with_its_line(
+    name: str, tmp_path: Path
+) -> None:
+    text = f"data:\n  train: {FILE_ID}\n  evaluation_sets:\n    {name}: https://rows\n"
+    spec = read_spec_file(write(tmp_path, text))
+    with pytest.raises(
+        CliError, match=rf"yaml:4: data\.evaluation_sets\.{name}: there is no file .*s3://"
+    ):
+        local_data(spec)
 
 
 def test_data_that_is_not_there_is_refused_with_the_line(tmp_path: Path) -> None:
@@ -157,7 +222,9 @@ def test_data_that_is_not_there_is_refused_with_the_line(tmp_path: Path) -> None
         local_data(spec)
 
 
-@pytest.mark.parametrize("data", ["5", "[1]", "{train: 5}", "{}"])
+@pytest.mark.parametrize(
+    "data", ["5", "[1]", "{train: 5}", "{}", "{evaluation_sets: [rows.jsonl]}"]
+)
 def test_data_of_another_form_is_left_to_the_service(data: str, tmp_path: Path) -> None:
     spec = read_spec_file(write(tmp_path, f"data: {data}\n"))
     assert local_data(spec) == {}
