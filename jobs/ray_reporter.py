@@ -33,7 +33,10 @@ class RayReporter:
     def data_report(self, report: DataReport) -> None:
         """Queue the report for MLflow."""
         if self._writer is not None:
-            tags = {str(RunTag.DATA_SUMMARY): summary(report)}
+            tags = {
+                str(RunTag.DATA_LEVEL): "warning" if report.has_leaks else "info",
+                str(RunTag.DATA_SUMMARY): summary(report),  # last: who sees it, sees the level
+            }
             text = report.model_dump_json(indent=2)
             self._writer.write_document("data_report.json", text, tags)
 

@@ -150,5 +150,7 @@ class RunTag(StrEnum):
     FAILURE_MESSAGE = "hyplora.failure_message"
     MODEL_NAME = "hyplora.model_name"
     MODEL_VERSION = "hyplora.model_version"
+    DATA_LEVEL = "hyplora.data_level"
+    """"warning" if the training data hold questions of an evaluation set, else "info"."""
     DATA_SUMMARY = "hyplora.data_summary"
-    """One line on the rows; the whole report is the artifact data_report.json."""
+    """One line on the rows; the whole report is the artifact data_report.json. Set last."""

@@ -164,6 +164,9 @@ class JobRead(Answer):
     finished_at: datetime | None = None
     """When it reached its final state."""
 
+    data_summary: str | None = None
+    """One line on the rows, once they are read; the run's data_report.json says more."""
+
     progress: ProgressRead | None = None
     """How far the training is."""
 

@@ -205,6 +205,19 @@ class Jobs:
                     _move(session, job, JobStatus.RUNNING)
             return job
 
+    async def note_data(self, job_id: str, summary: str, level: str) -> None:
+        """Keep what the workers say about the rows, and tell those who follow; once a job.
+
+        Args:
+            job_id: The job.
+            summary: One line.
+            level: "info", or "warning" if the user should look at it.
+        """
+        async with self._locked(job_id) as (session, job):
+            if job.data_summary is None and not job.status.is_terminal:
+                job.data_summary = summary
+                session.add(_event(job, "message", {"level": level, "text": summary}))
+
     async def note_progress(self, job_id: str, progress: dict[str, Any]) -> None:
         """Keep how far the training is, and tell those who follow."""
         async with self._locked(job_id) as (session, job):

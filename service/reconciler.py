@@ -155,6 +155,7 @@ class Reconciler:
 
     async def _reconcile(self, job: Job) -> None:
         seen = await self._observe(job)
+        await self._note_data(job, seen.run)
         match decide(seen):
             case Wait():
                 await self._note_progress(job, seen.run)
@@ -180,6 +181,12 @@ class Reconciler:
         return Observation(
             job.status, job.attempt, job.paused_attempt, self._max_attempts, driver, run
         )
+
+    async def _note_data(self, job: Job, run: RunReport | None) -> None:
+        summary = run.tags.get(RunTag.DATA_SUMMARY) if run else None
+        if run and summary and job.data_summary is None:
+            level = run.tags.get(RunTag.DATA_LEVEL, "info")
+            await self._jobs.note_data(job.id, summary, level)
 
     async def _note_progress(self, job: Job, run: RunReport | None) -> None:
         progress = progress_of(run.metrics) if run else None

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
+    Text,
     TypeDecorator,
 )
 from sqlalchemy.engine import Dialect
@@ -92,6 +93,9 @@ class Job(Base):
 
     run_id: Mapped[str | None] = mapped_column(String(64))
     experiment_id: Mapped[str | None] = mapped_column(String(64))
+    data_summary: Mapped[str | None] = mapped_column(Text)
+    """What the workers say about the rows; one message event tells the same."""
+
     progress: Mapped[dict[str, Any] | None]
     progress_at: Mapped[datetime | None]
     failure: Mapped[dict[str, Any] | None]

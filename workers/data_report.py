@@ -77,6 +77,11 @@ class DataReport(_Part):
     leakage: Mapping[str, Overlap]
     """What the training file, before any row is dropped, shares with each evaluation set."""
 
+    @property
+    def has_leaks(self) -> bool:
+        """Whether the training file holds questions of an evaluation set, exactly or nearly."""
+        return any(found.num_evaluation_hit for found in self.leakage.values())
+
 
 def build_report(
     *,

@@ -53,6 +53,8 @@ def _facts(job: JobRead) -> Iterator[tuple[str, Text]]:
         yield "took" if job.terminal else "so far", Text(duration_text(seconds))
     if job.attempt > 1:
         yield "attempt", Text(str(job.attempt))
+    if job.data_summary:
+        yield "data", Text(job.data_summary)
     if job.progress:
         yield "progress", Text(progress_text(job.progress))
     if job.progress and job.progress.checkpoint_step is not None:

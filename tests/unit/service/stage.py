@@ -108,6 +108,11 @@ class Stage:
         events = await self.events(job_id)
         return [event["data"]["status"] for event in events if event["type"] == "status"]
 
+    async def messages(self, job_id: str) -> list[dict[str, Any]]:
+        """What the job's messages say."""
+        events = await self.events(job_id)
+        return [event["data"] for event in events if event["type"] == "message"]
+
     async def get(self, path: str) -> dict[str, Any]:
         """A JSON answer."""
         response = await self.client.get(path)

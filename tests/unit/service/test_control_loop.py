@@ -47,11 +47,13 @@ async def test_a_service_killed_at_any_moment_leaves_one_run_one_driver_and_the_
         await work_through_death(stage)
         await work_through_death(stage)
         stage.ray.logs[f"{job_id}-a1"] = "the driver's log"
+        stage.mlflow.tag(stage.run_id(job_id), DATA_SUMMARY="100 rows")
         stage.succeed(job_id)
         await work_through_death(stage)
 
         assert_every_moment_is_tested(stage, kill_at)
         assert await stage.statuses(job_id) == ["queued", "running", "succeeded"]
+        assert await stage.messages(job_id) == [{"level": "info", "text": "100 rows"}]
         assert [request.submission_id for request in stage.ray.requests] == [f"{job_id}-a1"]
         assert len(stage.mlflow.runs) == 1
         assert stage.mlflow.logs == {(stage.run_id(job_id), 1): "the driver's log"}

@@ -57,7 +57,7 @@ async def test_an_older_service_tries_jobs_again_that_were_paused(database: Data
         statuses = [JobStatus.PAUSED, JobStatus.PAUSING, JobStatus.SUCCEEDED]
         session.add_all([_job(number, status) for number, status in enumerate(statuses)])
 
-    await database.migrate("-1")
+    await database.migrate("-2")
 
     async with database.reading() as session:
         query = text("SELECT status FROM jobs ORDER BY id")
@@ -66,7 +66,7 @@ async def test_an_older_service_tries_jobs_again_that_were_paused(database: Data
 
 async def test_jobs_of_an_older_service_have_never_been_paused(database: Database) -> None:
     await database.upgrade()
-    await database.migrate("-1")
+    await database.migrate("-2")
     columns = "id, kind, name, status, spec, attempt, created_at"
     values = "'job-1', 'finetune', 'n', 'running', '{}', 2, '2026-03-01 00:00:00.000000'"
     async with database.writing() as session:
@@ -75,7 +75,23 @@ async def test_jobs_of_an_older_service_have_never_been_paused(database: Databas
     await database.upgrade()
 
     async with database.reading() as session:
-        assert (await session.get_one(Job, "job-1")).paused_attempt == 0
+        job = await session.get_one(Job, "job-1")
+        assert (job.paused_attempt, job.data_summary) == (0, None)
+
+
+async def test_an_older_service_works_without_the_summaries_of_the_data(database: Database) -> None:
+    await database.upgrade()
+    async with database.writing() as session:
+        job = _job(1, JobStatus.PAUSED)
+        job.data_summary = "100 rows"
+        session.add(job)
+
+    await database.migrate("-1")
+    await database.upgrade()
+
+    async with database.reading() as session:
+        job = await session.get_one(Job, "job-1")
+        assert (job.status, job.data_summary) == (JobStatus.PAUSED, None)
 
 
 @pytest.mark.parametrize("table", Base.metadata.sorted_tables, ids=str)

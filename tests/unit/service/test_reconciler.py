@@ -4,6 +4,7 @@ from itertools import product
 import pytest
 
 from jobs.specs import RunTag
+from service import lifecycle
 from service.boundaries import DriverReport, DriverState, RunRef, RunReport, RunStatus
 from service.reconciler import (
     Cancel,
@@ -17,6 +18,7 @@ from service.reconciler import (
     decide,
 )
 from service.states import JobStatus
+from tests.unit.service.fakes import Killed
 from tests.unit.service.stage import Stage
 from workers.specs import RunMetric
 
@@ -401,6 +403,71 @@ async def test_a_stopped_job_tells_the_checkpoint_that_it_left(
     assert last["status"] == status
     assert last["reason"] == "stopped at the checkpoint of step 120"
     assert (await stage.job(job_id))["progress"]["checkpoint_step"] == 120
+
+
+@pytest.mark.parametrize("level", ["info", "warning"])
+async def test_what_the_workers_say_about_the_rows_is_kept_and_told_once(
+    stage: Stage, level: str
+) -> None:
+    job_id = await stage.started()
+    assert (await stage.job(job_id))["data_summary"] is None
+    stage.mlflow.tag(stage.run_id(job_id), DATA_LEVEL=level, DATA_SUMMARY="100 rows")
+
+    await stage.work(3)
+    stage.ray.end(f"{job_id}-a1", DriverState.FAILED)
+    await stage.restart()
+    await stage.work(2)
+    stage.succeed(job_id, attempt=2)
+    await stage.work()
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["data_summary"]) == ("succeeded", "100 rows")
+    told, retried = await stage.messages(job_id)
+    assert told == {"level": level, "text": "100 rows"}
+    assert "starting attempt 2" in retried["text"]
+
+
+@pytest.mark.parametrize("verb", ["pause", "cancel", "fail", "succeed"])
+async def test_the_rows_are_told_before_the_end_of_a_job_that_ends_at_once(
+    stage: Stage, verb: str
+) -> None:
+    job_id = await stage.started()
+    stage.mlflow.tag(stage.run_id(job_id), DATA_SUMMARY="100 rows")
+    if verb == "fail":
+        stage.fail(job_id, "row-too-long", "line 7 is too long")
+    elif verb == "succeed":
+        stage.succeed(job_id)
+    else:
+        await stage.ask(job_id, verb)
+        stage.ray.end(f"{job_id}-a1", DriverState.STOPPED)
+
+    await stage.work()
+
+    assert await stage.messages(job_id) == [{"level": "info", "text": "100 rows"}]
+    last = (await stage.events(job_id))[-1]
+    assert last["data"]["status"] == (await stage.job(job_id))["status"] != "running"
+
+
+async def test_the_summary_is_not_kept_without_its_message(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await stage.started()
+    stage.mlflow.tag(stage.run_id(job_id), DATA_SUMMARY="100 rows")
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "_event", die)
+        with pytest.raises(Killed):
+            await stage.work()
+    assert (await stage.job(job_id))["data_summary"] is None
+
+    await stage.restart()
+    await stage.work()
+
+    assert (await stage.job(job_id))["data_summary"] == "100 rows"
+    assert len(await stage.messages(job_id)) == 1
 
 
 async def test_progress_is_kept_and_told(stage: Stage) -> None:

@@ -38,6 +38,17 @@ def test_rows_and_tokens_are_those_to_train_on() -> None:
     assert (report.num_held_out, report.num_dropped_too_long) == (7, 2)
 
 
+@pytest.mark.parametrize(
+    ("num_exact", "num_near", "has_leaks"), [(0, 0, False), (1, 0, True), (0, 1, True)]
+)
+def test_questions_that_leaked_exactly_or_nearly_are_leaks(
+    num_exact: int, num_near: int, has_leaks: bool
+) -> None:
+    overlaps = {"clean": overlap(0, 0), "other": overlap(num_exact, num_near)}
+    assert a_report(leakage=LeakageReport(overlaps, frozenset())).has_leaks is has_leaks
+    assert not a_report().has_leaks
+
+
 def test_percentiles_are_lengths_by_nearest_rank() -> None:
     assert percentiles(range(200, 0, -1)) == Lengths(
         minimum=1, p5=10, p25=50, p50=100, p75=150, p95=190, p99=198, maximum=200

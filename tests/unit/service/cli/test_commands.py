@@ -190,11 +190,13 @@ def test_show_tells_everything_about_a_job(hyplora: Run, service: ScriptedServic
     links = {"mlflow_run": f"http://127.0.0.1:5000/#/experiments/1/runs/{'0' * 32}?{'x' * 200}"}
     fields = {"attempt": 2, "failure": FAILURE, "model_version": VERSION, "links": links}
     progress = {"step": 3, "loss": 1.5, "checkpoint_step": 2}
+    fields["data_summary"] = "9,241 rows, 3 questions of evaluation set svamp are in them"
     service.on("GET", JOB_PATH, job("failed", progress=progress, **times, **fields))
     shown = hyplora("show", JOB_ID).stdout
     for text in ("0:01:10", "loss-not-finite: lower the rate", "arithmetic@champion", "1.5"):
         assert text in shown
     assert "checkpoint     step 2\n" in shown
+    assert f"data           {fields['data_summary']}\n" in shown
     assert f"MLflow run     {links['mlflow_run']}\n" in shown, "links stay whole"
     assert "kind: finetune" in shown
 
