@@ -269,6 +269,21 @@ def test_the_rows_known_to_be_test_questions_are_found_exactly() -> None:
 
 
 @needs_data
+def test_the_table_in_the_data_page_is_what_is_found() -> None:
+    page = (Path(__file__).parents[3] / "docs/data.md").read_text()
+    rows = questions_of("arithmetic/train/mawps_overlap_DO_NOT_TRAIN")
+    for name, found in find_overlaps(rows, arithmetic_tests()).overlaps.items():
+        counts = (
+            found.num_rows,
+            found.num_train_exact,
+            found.num_train_near,
+            found.num_evaluation_exact,
+            found.num_evaluation_near,
+        )
+        assert f"| {name} | {' | '.join(f'{count:,}' for count in counts)} |" in page
+
+
+@needs_data
 @pytest.mark.parametrize("name", ["gsm8k", "aqua", "mawps_clean", "math_mix_9k"])
 def test_no_question_of_the_training_sets_kept_is_exactly_a_test_question(name: str) -> None:
     found = find_overlaps(questions_of(f"arithmetic/train/{name}"), arithmetic_tests())
