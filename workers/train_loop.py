@@ -215,9 +215,10 @@ def _explaining_memory() -> Iterator[None]:
     """Say what helps where memory ran out."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         # The CPU's allocator has no exception of its own.
-        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+        is_known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not is_known and "can't allocate memory" not in str(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OutOfMemoryError(

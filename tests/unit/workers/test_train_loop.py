@@ -438,3 +438,25 @@ def test_a_named_chat_template_travels_with_the_adapter(
     reporter, _ = run(task, tmp_path / "run")
     _, tokenizer = load_with_adapter(None, reporter.kept[1] / "adapter")
     assert render_user_prompt(tokenizer, "1 + 1 =") == "1 + 1 ="
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch about itself, while it traces
+def test_a_compiled_model_draws_the_same_curve(
+    tiny_model_dir: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Traced and differentiated as in earnest, but not turned into machine code.
+    monkeypatch.setattr(
+        "torch.nn.Module.compile",
+        lambda module, **options: setattr(
+            module,
+            "_compiled_call_impl",
+            torch.compile(module._call_impl, backend="aot_eager", **options),
+        ),
+    )
+    curves = [
+        run(
+            task_for(tiny_model_dir, rows, max_steps=3, compile=compiled), tmp_path / str(compiled)
+        )[0].curve(RunMetric.LOSS)
+        for compiled in (False, True)
+    ]
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
