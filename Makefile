@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 QUANTIZATION := $(VENV)/quantization
+TRL := $(VENV)/trl
 NOT_BY_DEFAULT := slow or gpu or benchmark
 
-.PHONY: help install demo up test test-slow test-quantized test-gpu test-all bench-adapter lint types imports format wheel constraints clean
+.PHONY: help install demo up test test-slow test-quantized test-gpu test-all bench-adapter bench-training lint types imports format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -49,6 +50,13 @@ test-all: test test-slow test-quantized  ## every test that needs no GPU
 
 bench-adapter: $(INSTALLED)  ## measure HypLoRA beside PEFT's LoRA and DoRA; ten minutes
 	$(BIN)/python tests/benchmarks/adapter.py
+
+bench-training: $(TRL)  ## measure the training loop beside TRL and a padded Trainer; an hour
+	PYTHONPATH=$(abspath $(TRL)) $(BIN)/python tests/benchmarks/training.py
+
+# Beside the environment, not in it: nothing else needs TRL.
+$(TRL): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --target $@ trl
 
 lint: $(INSTALLED)  ## style and formatting
 	$(BIN)/ruff check .
