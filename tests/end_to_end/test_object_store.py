@@ -76,5 +76,5 @@ def test_a_killed_driver_is_followed_by_one_that_resumes_from_the_store(
 def checkpoints() -> set[str]:
     """Names of the checkpoints that are stored."""
     found = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="checkpoints/")
-    paths = [each["Key"].split("/") for each in found["Contents"]]
-    return {path[2] for path in paths if path[2].startswith("checkpoint_2")}
+    folders = [Path(each["Key"]).parts[2:3] for each in found["Contents"]]
+    return {name for folder in folders for name in folder if name.startswith("checkpoint_2")}

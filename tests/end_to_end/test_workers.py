@@ -22,6 +22,7 @@ TRAINING = {
 }
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_more_than_an_interval_and_leaves_no_trace_in_the_curve(
     stack: LocalStack,
     client: Client,
