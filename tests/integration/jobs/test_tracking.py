@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from deploy.home import StackPorts
 from deploy.local import LocalStack
-from jobs.tracking import MetricsNotSavedError, MetricWriter
+from jobs.tracking import MetricsNotSavedError, RunWriter
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +37,7 @@ def loss_by_step(client: MlflowClient, run_id: str) -> list[tuple[int, float]]:
 
 def test_every_value_arrives_at_its_step(client: MlflowClient) -> None:
     run_id = new_run(client)
-    writer = MetricWriter(client, run_id)
+    writer = RunWriter(client, run_id)
     for step in range(1, 2001):
         writer.write(step, {"loss": 1.0 / step, "rate": 0.1})
     writer.close()
@@ -46,7 +46,7 @@ def test_every_value_arrives_at_its_step(client: MlflowClient) -> None:
 
 def test_no_value_is_lost_while_mlflow_is_away(stack: LocalStack, client: MlflowClient) -> None:
     run_id = new_run(client)
-    writer = MetricWriter(client, run_id)
+    writer = RunWriter(client, run_id)
     writer.write(1, {"loss": 1.0})
     stack.children.pop("mlflow").stop(grace_s=20.0)
     for step in range(2, 51):
@@ -59,7 +59,7 @@ def test_no_value_is_lost_while_mlflow_is_away(stack: LocalStack, client: Mlflow
 def test_steps_that_a_resumed_run_repeats_are_recorded_once(client: MlflowClient) -> None:
     run_id = new_run(client)
     for steps in (range(1, 8), range(5, 11)):
-        writer = MetricWriter(client, run_id)
+        writer = RunWriter(client, run_id)
         for step in steps:
             writer.write(step, {"loss": 1.0 / step})
         writer.close()
@@ -67,7 +67,7 @@ def test_steps_that_a_resumed_run_repeats_are_recorded_once(client: MlflowClient
 
 
 def test_giving_up_says_how_much_is_missing(client: MlflowClient) -> None:
-    writer = MetricWriter(MlflowClient(tracking_uri="http://127.0.0.1:9"), "no-run")
+    writer = RunWriter(MlflowClient(tracking_uri="http://127.0.0.1:9"), "no-run")
     writer.write(1, {"loss": 1.0, "rate": 0.1})
     with pytest.raises(MetricsNotSavedError, match="did not take 2 metric values"):
         writer.close(timeout_s=2.0)
