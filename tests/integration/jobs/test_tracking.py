@@ -69,5 +69,5 @@ def test_steps_that_a_resumed_run_repeats_are_recorded_once(client: MlflowClient
 def test_giving_up_says_how_much_is_missing(client: MlflowClient) -> None:
     writer = RunWriter(MlflowClient(tracking_uri="http://127.0.0.1:9"), "no-run")
     writer.write(1, {"loss": 1.0, "rate": 0.1})
-    with pytest.raises(MetricsNotSavedError, match="did not take 2 metric values"):
+    with pytest.raises(MetricsNotSavedError, match="did not take 2 values"):
         writer.close(timeout_s=2.0)
