@@ -40,7 +40,8 @@ test-gpu: $(INSTALLED)  ## the tests that need CUDA
 	$(BIN)/python -m pytest -m gpu
 
 test-quantized: $(QUANTIZATION)  ## the tests of 8- and 4-bit base models
-	PYTHONPATH=$(QUANTIZATION) $(BIN)/python -m pytest tests/unit/hyplora/tuner/test_quantized.py
+	PYTHONPATH=$(QUANTIZATION) $(BIN)/python -m pytest tests/unit/hyplora/tuner/test_quantized.py \
+		tests/unit/workers/test_quantized_training.py
 
 # Beside the environment, not in it: bitsandbytes slows every import of peft by a second.
 $(QUANTIZATION): $(INSTALLED)
@@ -80,6 +81,7 @@ constraints:  ## pin anew what a fresh environment resolves to
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)'
 	$(BIN)/python -m pip install --quiet --editable '.[service,workers,demo,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps bitsandbytes trl  # kept out of the environment
 	{ sed -n '/^#/p' constraints.txt; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable | sed -E 's/\+cpu$$//' ; } > constraints.new
 	mv constraints.new constraints.txt

@@ -37,6 +37,7 @@ def build_model(
     # bitsandbytes packs weights on the device where they will be used.
     home = device if training.quantization else None
     base = load_base_model(base_model, training.dtype, training.quantization, home)
+    _keep_differentiable(base)
     if not training.shard_base_model and home is None:
         base.to(device)
     can_pack = use_packed_attention(base)
@@ -51,6 +52,17 @@ def build_model(
     if training.compile:
         base.compile(dynamic=True)  # lengths differ from batch to batch
     return model, can_pack
+
+
+def _keep_differentiable(base: PreTrainedModel) -> None:
+    """Keep bitsandbytes from laying 4-bit weights out anew for inference on a CPU.
+
+    Its layers do so for good at the first forward pass in evaluation mode, and what is computed
+    with that layout has no gradient.
+    """
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _shard_base_model(model: PeftModel, base: PreTrainedModel, device: torch.device) -> None:
