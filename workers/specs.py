@@ -7,7 +7,15 @@ import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 FILE_ID_PATTERN = r"^file-[0-9a-f]{16}$"
 """Form of the ids under which uploaded data sets are kept."""
@@ -15,9 +23,7 @@ FILE_ID_PATTERN = r"^file-[0-9a-f]{16}$"
 SOURCE_SCHEMES = ("file", "s3", "gs", "abfs")
 """URLs that workers read rows from, through fsspec; `file` is storage that every worker sees."""
 
-_SOURCE_PATTERN = (
-    rf"(?:{FILE_ID_PATTERN})|^file:///[^\x00]+$|^(?:{'|'.join(SOURCE_SCHEMES[1:])})://[^\x00]+$"
-)
+_URL_PATTERN = rf"^(?:file:///|(?:{'|'.join(SOURCE_SCHEMES[1:])})://)[^\x00]+$"
 
 
 class Spec(BaseModel):
@@ -168,12 +174,27 @@ class HubDatasetSpec(Spec):
     """Branch, tag or commit; give a commit to read the same rows for ever."""
 
 
+def _require_source(source: str) -> str:
+    if re.match(FILE_ID_PATTERN, source) or re.match(_URL_PATTERN, source):
+        return source
+    raise ValueError(
+        "give the id of an uploaded file (file-…), a URL that begins with file:///, "
+        f"{', '.join(f'{scheme}://' for scheme in SOURCE_SCHEMES[1:])}, or a data set of the "
+        'Hugging Face hub as {"dataset": …}'
+    )
+
+
 def _kind_of_source(value: object) -> str:
     return "url" if isinstance(value, str) else "hub"
 
 
 DataSource = Annotated[
-    Annotated[str, Field(pattern=_SOURCE_PATTERN, max_length=2000), Tag("url")]
+    Annotated[
+        str,
+        Field(max_length=2000, json_schema_extra={"pattern": f"{FILE_ID_PATTERN}|{_URL_PATTERN}"}),
+        AfterValidator(_require_source),
+        Tag("url"),
+    ]
     | Annotated[HubDatasetSpec, Tag("hub")],
     Discriminator(_kind_of_source),
 ]
