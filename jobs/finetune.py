@@ -19,25 +19,17 @@ import ray.train
 import torch
 from mlflow import MlflowClient
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
-from ray.train import (
-    CheckpointConfig,
-    FailureConfig,
-    RunConfig,
-    UserCallback,
-)
+from ray.train import CheckpointConfig, FailureConfig, RunConfig
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.exceptions import TrainingFailedError as RayTrainingFailedError
 from transformers.utils.logging import disable_progress_bar
 
 from jobs.entrypoint import run_driver
-from jobs.errors import (
-    StoppedEarlyError,
-    TrainingFailedError,
-    WorkersLostError,
-)
+from jobs.errors import StoppedEarlyError, TrainingFailedError, WorkersLostError
 from jobs.placement import live_nodes, plan_workers
 from jobs.ray_reporter import open_reporter
 from jobs.registry import register_adapter
+from jobs.restart_notes import RestartNotes, last_line
 from jobs.run_folder import drop_damaged_snapshot
 from jobs.specs import FinetuneSpec, JobTicket, RunTag
 from jobs.stop_signal import StopSignal, pass_on_sigterm
@@ -82,7 +74,7 @@ def finetune(ticket: JobTicket) -> None:
             storage_path=ticket.storage_path,
             checkpoint_config=CheckpointConfig(num_to_keep=ticket.spec.training.kept_checkpoints),
             failure_config=FailureConfig(max_failures=_WORKER_GROUP_RESTARTS),
-            callbacks=[_RestartLog()],
+            callbacks=[RestartNotes(ticket)],
         ),
     )
     try:
@@ -102,16 +94,6 @@ def finetune(ticket: JobTicket) -> None:
         _register(ticket, Path(checkpoint) / ADAPTER_FOLDER, outcome)
 
 
-class _RestartLog(UserCallback):  # runs in Ray Train's controller
-    """Says in the driver's log why a worker group is restarted."""
-
-    def after_exception(
-        self, run_context: object, worker_exceptions: Mapping[int, Exception]
-    ) -> None:
-        for worker, error in sorted(worker_exceptions.items()):
-            logger.warning("worker %d failed: %s", worker, _last_line(str(error)))
-
-
 def _explain(error: RayTrainingFailedError) -> TrainingFailedError | WorkersLostError:
     """What to tell the user about a worker group that died once too often."""
     for failure in getattr(error, "worker_failures", {}).values():
@@ -120,13 +102,13 @@ def _explain(error: RayTrainingFailedError) -> TrainingFailedError | WorkersLost
                 return TrainingFailedError(str(cause), cause.code)
             if isinstance(cause, RayOutOfMemoryError):
                 return TrainingFailedError(
-                    f"Ray ended a worker since its node ran out of memory: {_last_line(str(cause))}"
+                    f"Ray ended a worker since its node ran out of memory: {last_line(str(cause))}"
                     "; try a smaller training.micro_batch_tokens, or fewer workers on a node",
                     FailureCode.OUT_OF_MEMORY,
                 )
     return WorkersLostError(
         f"the training workers died {_WORKER_GROUP_RESTARTS + 1} times; "
-        f"the job's log shows why: {_last_line(str(error))}"
+        f"the job's log shows why: {last_line(str(error))}"
     )
 
 
@@ -206,11 +188,6 @@ def _lineage(ticket: JobTicket, spec: FinetuneSpec, outcome: Mapping[str, Any]) 
         **digests,
         **scores,
     }
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no detail"
 
 
 if __name__ == "__main__":

@@ -33,12 +33,11 @@ class RayReporter:
     def data_report(self, report: DataReport) -> None:
         """Queue the report for MLflow."""
         if self._writer is not None:
-            tags = {
-                str(RunTag.DATA_LEVEL): "warning" if report.has_leaks else "info",
-                str(RunTag.DATA_SUMMARY): summary(report),  # last: who sees it, sees the level
-            }
-            text = report.model_dump_json(indent=2)
-            self._writer.write_document("data_report.json", text, tags)
+            self._writer.write_document("data_report.json", report.model_dump_json(indent=2))
+            level = "warning" if report.trains_on_leaks else "info"
+            self._writer.write_tag(RunTag.DATA_LEVEL, level)
+            # Last: who sees it, sees the rest.
+            self._writer.write_tag(RunTag.DATA_SUMMARY, summary(report))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Queue a step's metrics for MLflow."""

@@ -5,15 +5,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 logger = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
 
 _FLUSH_INTERVAL_S = 1.0
 _MAX_BATCH = 1000
@@ -21,19 +18,12 @@ _MAX_BATCH = 1000
 _MAX_BACKOFF_S = 10.0
 
 
-@dataclass(frozen=True)
-class _Document:
-    path: str
-    text: str
-    tags: Mapping[str, str]
-
-
 class MetricsNotSavedError(Exception):
     """MLflow stayed away until the end; the message says how many values are missing there."""
 
 
 class RunWriter:
-    """Sends metrics and documents to one MLflow run from a background thread.
+    """Sends metrics, tags and documents to one MLflow run from a background thread.
 
     Writing never blocks. While MLflow is away, values wait in memory and are sent afterwards.
     A run that resumes from a checkpoint repeats some steps: what MLflow has is not sent again.
@@ -43,7 +33,7 @@ class RunWriter:
         self._client = client
         self._run_id = run_id
         self._queue: queue.SimpleQueue[Metric] = queue.SimpleQueue()
-        self._documents: queue.SimpleQueue[_Document] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._last_steps: dict[str, int] = {}
         self._closing = threading.Event()
         self._give_up = threading.Event()
@@ -57,9 +47,13 @@ class RunWriter:
         for key, value in values.items():
             self._queue.put(Metric(key, value, now_ms, step))
 
-    def write_document(self, path: str, text: str, tags: Mapping[str, str]) -> None:
-        """Queue an artifact, and the tags that tell of it once it is there."""
-        self._documents.put(_Document(path, text, tags))
+    def write_document(self, path: str, text: str) -> None:
+        """Queue an artifact."""
+        self._requests.put(partial(self._client.log_text, self._run_id, text, path))
+
+    def write_tag(self, key: str, value: str) -> None:
+        """Queue a tag; it comes after the documents and tags that were queued before it."""
+        self._requests.put(partial(self._client.set_tag, self._run_id, key, value))
 
     def close(self, timeout_s: float = 600.0) -> None:
         """Send what is left and end the thread.
@@ -71,7 +65,7 @@ class RunWriter:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self._give_up.set()
-            missing = self._num_unsent + self._queue.qsize() + self._documents.qsize()
+            missing = self._num_unsent + self._queue.qsize() + self._requests.qsize()
             raise MetricsNotSavedError(
                 f"MLflow did not take {missing} values within {timeout_s:.0f} s; "
                 "they are missing from the run; bring MLflow up again, and the job goes on"
@@ -80,10 +74,11 @@ class RunWriter:
     def _run(self) -> None:
         while not self._give_up.is_set():
             is_last = self._closing.wait(_FLUSH_INTERVAL_S)
-            if not self._documents.empty():
-                self._repeat(self._log_document, self._documents.get())
+            if not self._requests.empty():
+                self._num_unsent = 1
+                self._repeat(self._requests.get())
             elif batch := self._drain():
-                self._repeat(self._log_metrics, batch)
+                self._repeat(partial(self._log_metrics, batch))
             elif is_last:
                 return
 
@@ -94,12 +89,12 @@ class RunWriter:
         self._num_unsent = len(batch)
         return batch
 
-    def _repeat(self, send: Callable[[Item], None], item: Item) -> None:
+    def _repeat(self, send: Callable[[], None]) -> None:
         """Send until MLflow takes it."""
         backoff_s = 0.5
         while not self._give_up.is_set():
             try:
-                send(item)
+                send()
             except Exception:
                 logger.warning("MLflow is away, what is to be told waits", exc_info=True)
                 self._give_up.wait(backoff_s)
@@ -112,11 +107,6 @@ class RunWriter:
         fresh = [metric for metric in batch if metric.step > self._last_step(metric.key)]
         if fresh:
             self._client.log_batch(self._run_id, metrics=fresh)
-
-    def _log_document(self, document: _Document) -> None:
-        self._client.log_text(self._run_id, document.text, document.path)
-        for key, value in document.tags.items():
-            self._client.set_tag(self._run_id, key, value)
 
     def _last_step(self, key: str) -> int:
         """Last step of a metric that an earlier attempt has sent; -1 if there is none."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -79,7 +80,9 @@ def _migrate(connection: Connection, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     config.attributes["connection"] = connection
-    if revision == "base" or revision.startswith("-"):
+    current = MigrationContext.configure(connection).get_current_revision() or ""
+    # Revisions are numbers of four digits, and every number sorts before "head".
+    if revision == "base" or revision < current:
         command.downgrade(config, revision)
     else:
         command.upgrade(config, revision)

@@ -218,6 +218,19 @@ class Jobs:
                 job.data_summary = summary
                 session.add(_event(job, "message", {"level": level, "text": summary}))
 
+    async def note_restarts(self, job_id: str, reasons: Sequence[str]) -> None:
+        """Tell those who follow why workers were lost; each reason once.
+
+        Args:
+            job_id: The job.
+            reasons: All so far, oldest first.
+        """
+        async with self._locked(job_id) as (session, job):
+            if not job.status.is_terminal:
+                for reason in reasons[job.num_restarts :]:
+                    session.add(_event(job, "message", {"level": "warning", "text": reason}))
+                job.num_restarts = max(job.num_restarts, len(reasons))
+
     async def note_progress(self, job_id: str, progress: dict[str, Any]) -> None:
         """Keep how far the training is, and tell those who follow."""
         async with self._locked(job_id) as (session, job):

@@ -156,6 +156,7 @@ class Reconciler:
     async def _reconcile(self, job: Job) -> None:
         seen = await self._observe(job)
         await self._note_data(job, seen.run)
+        await self._note_restarts(job, seen.run)
         match decide(seen):
             case Wait():
                 await self._note_progress(job, seen.run)
@@ -187,6 +188,12 @@ class Reconciler:
         if run and summary and job.data_summary is None:
             level = run.tags.get(RunTag.DATA_LEVEL, "info")
             await self._jobs.note_data(job.id, summary, level)
+
+    async def _note_restarts(self, job: Job, run: RunReport | None) -> None:
+        tags = run.tags if run else {}
+        reasons = [tags[key] for key in sorted(tags) if key.startswith(f"{RunTag.RESTART}.")]
+        if len(reasons) > job.num_restarts:
+            await self._jobs.note_restarts(job.id, reasons)
 
     async def _note_progress(self, job: Job, run: RunReport | None) -> None:
         progress = progress_of(run.metrics) if run else None

@@ -96,6 +96,9 @@ class Job(Base):
     data_summary: Mapped[str | None] = mapped_column(Text)
     """What the workers say about the rows; one message event tells the same."""
 
+    num_restarts: Mapped[int] = mapped_column(default=0)
+    """Losses of workers that message events have told of."""
+
     progress: Mapped[dict[str, Any] | None]
     progress_at: Mapped[datetime | None]
     failure: Mapped[dict[str, Any] | None]

@@ -78,9 +78,10 @@ class DataReport(_Part):
     """What the training file, before any row is dropped, shares with each evaluation set."""
 
     @property
-    def has_leaks(self) -> bool:
-        """Whether the training file holds questions of an evaluation set, exactly or nearly."""
-        return any(found.num_evaluation_hit for found in self.leakage.values())
+    def trains_on_leaks(self) -> bool:
+        """Whether questions of an evaluation set, exactly or nearly, are trained on."""
+        is_shared = any(found.num_evaluation_hit for found in self.leakage.values())
+        return is_shared and not self.num_dropped_leaked
 
 
 def build_report(

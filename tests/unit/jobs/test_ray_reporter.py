@@ -1,6 +1,5 @@
 """What a rank tells of a job."""
 
-from collections.abc import Mapping
 from typing import cast
 
 import pytest
@@ -12,33 +11,40 @@ from workers.data_report import DataReport, build_report, summary
 from workers.leakage import find_duplicates, find_overlaps
 
 
-class Documents:
-    """Stands for the writer of a run; keeps what it is given."""
+class Writer:
+    """Stands for the writer of a run; keeps what it is given, in order."""
 
     def __init__(self) -> None:
-        self.written: list[tuple[str, str, Mapping[str, str]]] = []
+        self.written: list[tuple[str, str]] = []
 
-    def write_document(self, path: str, text: str, tags: Mapping[str, str]) -> None:
-        self.written.append((path, text, tags))
+    def write_document(self, path: str, text: str) -> None:
+        self.written.append((path, text))
+
+    def write_tag(self, key: str, value: str) -> None:
+        self.written.append((key, value))
 
 
-@pytest.mark.parametrize(("evaluated", "level"), [("2 + 2?", "warning"), ("3 + 3?", "info")])
-def test_the_run_is_tagged_with_the_summary_of_its_rows_and_a_warning_if_questions_leaked(
-    evaluated: str, level: str
+@pytest.mark.parametrize(
+    ("evaluated", "num_dropped", "level"),
+    [("2 + 2?", 0, "warning"), ("2 + 2?", 1, "info"), ("3 + 3?", 0, "info")],
+)
+def test_the_run_gets_the_report_on_its_rows_and_a_warning_if_leaked_questions_are_trained_on(
+    evaluated: str, num_dropped: int, level: str
 ) -> None:
     report = build_report(
         lengths=[4],
         answer_lengths=[1],
         duplicates=find_duplicates(["2 + 2?"], ["4"]),
         leakage=find_overlaps(["2 + 2?"], {"exam": [evaluated]}),
+        num_dropped_leaked=num_dropped,
     )
-    documents = Documents()
+    writer = Writer()
 
-    RayReporter(cast("RunWriter", documents), None).data_report(report)
+    RayReporter(cast("RunWriter", writer), None).data_report(report)
 
-    ((path, text, tags),) = documents.written
+    (path, text), *tags = writer.written
     assert (path, DataReport.model_validate_json(text)) == ("data_report.json", report)
-    assert list(tags.items()) == [
+    assert tags == [
         (RunTag.DATA_LEVEL, level),
         (RunTag.DATA_SUMMARY, summary(report)),
     ], "who sees the summary sees the level"

@@ -118,6 +118,11 @@ class FakeMlflow:
         named = {str(RunTag[name]): value for name, value in tags.items()}
         self.runs[run_id] = replace(run, tags={**run.tags, **named})
 
+    def lose_worker(self, run_id: str, number: str, reason: str) -> None:
+        """Note why a worker was lost, as a driver does."""
+        run = self.runs[run_id]
+        self.runs[run_id] = replace(run, tags={**run.tags, f"{RunTag.RESTART}.{number}": reason})
+
     def measure(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Report metrics, as a worker does."""
         run = self.runs[run_id]

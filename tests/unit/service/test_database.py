@@ -57,7 +57,7 @@ async def test_an_older_service_tries_jobs_again_that_were_paused(database: Data
         statuses = [JobStatus.PAUSED, JobStatus.PAUSING, JobStatus.SUCCEEDED]
         session.add_all([_job(number, status) for number, status in enumerate(statuses)])
 
-    await database.migrate("-2")
+    await database.migrate("0001")
 
     async with database.reading() as session:
         query = text("SELECT status FROM jobs ORDER BY id")
@@ -66,7 +66,7 @@ async def test_an_older_service_tries_jobs_again_that_were_paused(database: Data
 
 async def test_jobs_of_an_older_service_have_never_been_paused(database: Database) -> None:
     await database.upgrade()
-    await database.migrate("-2")
+    await database.migrate("0001")
     columns = "id, kind, name, status, spec, attempt, created_at"
     values = "'job-1', 'finetune', 'n', 'running', '{}', 2, '2026-03-01 00:00:00.000000'"
     async with database.writing() as session:
@@ -86,7 +86,7 @@ async def test_an_older_service_works_without_the_summaries_of_the_data(database
         job.data_summary = "100 rows"
         session.add(job)
 
-    await database.migrate("-1")
+    await database.migrate("0002")
     await database.upgrade()
 
     async with database.reading() as session:

@@ -470,6 +470,26 @@ async def test_the_summary_is_not_kept_without_its_message(
     assert len(await stage.messages(job_id)) == 1
 
 
+async def test_each_loss_of_a_worker_is_told_once_and_in_order(stage: Stage) -> None:
+    job_id = await stage.started()
+    run_id = stage.run_id(job_id)
+
+    stage.mlflow.lose_worker(run_id, "0001.0001", "worker 1 failed: killed")
+    await stage.work(2)
+    stage.mlflow.lose_worker(run_id, "0001.0002", "worker 0 failed: no memory")
+    stage.ray.end(f"{job_id}-a1", DriverState.FAILED)
+    await stage.restart()
+    await stage.work(2)
+    stage.mlflow.lose_worker(run_id, "0002.0001", "worker 0 failed: killed")
+    await stage.work(2)
+
+    texts = [message["text"] for message in await stage.messages(job_id)]
+    assert texts[:2] == ["worker 1 failed: killed", "worker 0 failed: no memory"]
+    assert "starting attempt 2" in texts[2]
+    assert texts[3:] == ["worker 0 failed: killed"]
+    assert {message["level"] for message in await stage.messages(job_id)} == {"warning"}
+
+
 async def test_progress_is_kept_and_told(stage: Stage) -> None:
     job_id = await stage.started()
     metrics: dict[str, float] = {

@@ -39,14 +39,17 @@ def test_rows_and_tokens_are_those_to_train_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_exact", "num_near", "has_leaks"), [(0, 0, False), (1, 0, True), (0, 1, True)]
+    ("num_exact", "num_near", "num_dropped", "expected"),
+    [(0, 0, 0, False), (1, 0, 0, True), (0, 1, 0, True), (1, 1, 2, False)],
 )
-def test_questions_that_leaked_exactly_or_nearly_are_leaks(
-    num_exact: int, num_near: int, has_leaks: bool
+def test_questions_that_leaked_exactly_or_nearly_are_trained_on_unless_they_are_dropped(
+    num_exact: int, num_near: int, num_dropped: int, expected: bool
 ) -> None:
     overlaps = {"clean": overlap(0, 0), "other": overlap(num_exact, num_near)}
-    assert a_report(leakage=LeakageReport(overlaps, frozenset())).has_leaks is has_leaks
-    assert not a_report().has_leaks
+    leakage = LeakageReport(overlaps, frozenset())
+    report = a_report(leakage=leakage, num_dropped_leaked=num_dropped)
+    assert report.trains_on_leaks is expected
+    assert not a_report().trains_on_leaks
 
 
 def test_percentiles_are_lengths_by_nearest_rank() -> None:
