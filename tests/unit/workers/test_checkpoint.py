@@ -3,6 +3,7 @@
 import errno
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,20 +15,24 @@ from workers.checkpoint import raise_if_full
 from workers.errors import OutOfMemoryError, StorageFullError
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow past 20 KB, as if the disk ended there."""
+    """No file may grow past 20 KB, as if the disk ended there.
+
+    Not the file either that pytest may be writing its report to: keep it to the call itself.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_checkpoint_that_does_not_fit_the_disk_ends_the_training_with_its_reason(
     tiny_model_dir: Path, rows: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(StorageFullError, match=r"no room: .*make room"):
+    with pytest.raises(StorageFullError, match=r"no room: .*make room"), small_files():
         run(task_for(tiny_model_dir, rows, max_steps=2), tmp_path / "run")
 
 
