@@ -18,7 +18,7 @@ import ray
 from transformers.utils.logging import disable_progress_bar
 
 from jobs.placement import Node, judge_memory, judge_placement, live_nodes
-from jobs.specs import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket
+from jobs.tickets import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket
 from workers.errors import WorkerError
 from workers.preview import preview
 from workers.train_setup import TrainTask

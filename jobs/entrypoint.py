@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import RunStatus
 
 from jobs.errors import JobError, StoppedEarlyError
-from jobs.specs import TICKET_VARIABLE, JobTicket, RunTag
+from jobs.tickets import TICKET_VARIABLE, JobTicket, RunTag
 from workers.errors import WorkerError
 
 logger = logging.getLogger(__name__)

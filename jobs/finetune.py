@@ -26,13 +26,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from jobs.entrypoint import run_driver
 from jobs.errors import StoppedEarlyError, TrainingFailedError, WorkersLostError
+from jobs.finetune_specs import FinetuneSpec
 from jobs.placement import live_nodes, plan_workers
 from jobs.ray_reporter import open_reporter
 from jobs.registry import register_adapter
 from jobs.restart_notes import RestartNotes, last_line
 from jobs.run_folder import drop_damaged_snapshot
-from jobs.specs import FinetuneSpec, JobTicket, RunTag
 from jobs.stop_signal import StopSignal, pass_on_sigterm
+from jobs.tickets import JobTicket, RunTag
 from workers.base_model import digest
 from workers.checkpoint import ADAPTER_FOLDER
 from workers.errors import OutOfMemoryError, WorkerError
@@ -148,6 +149,7 @@ def _train_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _register(ticket: JobTicket, adapter_dir: Path, outcome: Mapping[str, Any]) -> None:
     spec = ticket.spec
+    assert isinstance(spec, FinetuneSpec)
     client = MlflowClient(tracking_uri=ticket.tracking_uri)
     version = register_adapter(
         client,

@@ -12,8 +12,8 @@ from pyarrow.fs import FileSelector, FileType
 from ray.actor import ActorHandle
 from ray.train import Checkpoint, CheckpointUploadMode
 
-from jobs.specs import JobTicket, RunTag
 from jobs.stop_signal import StopListener
+from jobs.tickets import JobTicket, RunTag
 from jobs.tracking import RunWriter
 from workers.checkpoint import raise_if_full, read_state
 from workers.data_report import DataReport, summary

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from mlflow import MlflowClient
 from ray.train import UserCallback
 
-from jobs.specs import JobTicket, RunTag
+from jobs.tickets import JobTicket, RunTag
 from jobs.tracking import RunWriter
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from jobs.specs import TICKET_VARIABLE, JobSpec, JobTicket
+from jobs.specs import JobSpec
+from jobs.tickets import TICKET_VARIABLE, JobTicket
 from service.boundaries import DriverRequest, Drivers, RunRef, Runs, RunStatus
 from service.errors import MissingFileError, RefusedError
 from service.files import Files

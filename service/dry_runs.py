@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from jobs.specs import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket, JobSpec
+from jobs.specs import JobSpec
+from jobs.tickets import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket
 from service.answers import DryRunRead
 from service.boundaries import DriverReport, DriverRequest, Drivers, DriverState
 from service.dispatcher import file_ids

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from sqlalchemy import select, tuple_
 
-from jobs.specs import FileRef
+from jobs.tickets import FileRef
 from service.database import Database
 from service.errors import (
     DataFileNotFoundError,

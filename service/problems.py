@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -96,6 +97,8 @@ def _explain(complaint: Mapping[str, Any], body: object) -> FieldError:
     if complaint["type"] == "union_tag_invalid":
         # Pydantic's own message names a function of ours.
         message = "{tag!r} is none of {expected_tags}".format_map(complaint["ctx"])
+    if complaint["type"] == "union_tag_not_found":
+        message = "Field required"
     if complaint["type"] == "json_invalid":
         reason, position = complaint["ctx"]["error"], location[0]
         return FieldError(field="body", message=f"no JSON: {reason} at character {position}")
@@ -103,6 +106,8 @@ def _explain(complaint: Mapping[str, Any], body: object) -> FieldError:
         location = _named_fields(location, body, keep_last=complaint["type"] == "missing")
         if not location and not isinstance(body, Mapping):
             message = "send a JSON object with the header Content-Type: application/json"
+    if named := re.fullmatch(r"'(\w+)'", complaint.get("ctx", {}).get("discriminator", "")):
+        location = [*location, named[1]]  # the field that tells the members of a union apart
     field = _readable(".".join(map(str, location)) or source)
     return FieldError(field=field, value=_plain(complaint["input"]), message=message)
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from jobs.specs import RunTag
+from jobs.tickets import RunTag
 from service.boundaries import DriverReport, Drivers, DriverState, RunReport, Runs, RunStatus
 from service.errors import RefusedError, UnavailableError
 from service.lifecycle import Jobs

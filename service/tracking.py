@@ -14,7 +14,7 @@ from mlflow.entities import LifecycleStage, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
-from jobs.specs import RunTag
+from jobs.tickets import RunTag
 from service.boundaries import RunRef, RunReport, RunStatus
 from service.errors import MlflowUnavailableError, RefusedError, root_cause
 

@@ -18,7 +18,15 @@ def loaded_by(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["service.app", "service.client", "jobs.specs", "workers.specs", "workers.rows"]
+    "module",
+    [
+        "service.app",
+        "service.client",
+        "jobs.specs",
+        "jobs.tickets",
+        "workers.specs",
+        "workers.rows",
+    ],
 )
 def test_the_control_plane_starts_without_the_training_stack(module: str) -> None:
     assert loaded_by(module) == set()

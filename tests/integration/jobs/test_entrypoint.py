@@ -8,7 +8,8 @@ from mlflow import MlflowClient
 
 from jobs.entrypoint import run_driver
 from jobs.errors import ResourcesUnavailableError, TrainingFailedError
-from jobs.specs import TICKET_VARIABLE, FinetuneSpec, JobTicket, RunTag
+from jobs.finetune_specs import FinetuneSpec
+from jobs.tickets import TICKET_VARIABLE, JobTicket, RunTag
 from workers.specs import FailureCode
 
 pytestmark = pytest.mark.integration

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from jobs.specs import RunTag
+from jobs.tickets import RunTag
 from service.boundaries import RunStatus
 from service.errors import MlflowUnavailableError, RefusedError
 from service.tracking import MlflowRuns

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.specs import FinetuneSpec
+from jobs.finetune_specs import FinetuneSpec
 from service.cli.spec_file import local_data, read_spec_file, with_file_ids
 from workers.chat_templates import CHAT_TEMPLATES
 from workers.parquet import MAX_ROW_GROUP_BYTES

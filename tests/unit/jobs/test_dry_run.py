@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from jobs.dry_run import answer_to
-from jobs.specs import DryRunTicket, FileRef, FinetuneSpec
+from jobs.finetune_specs import FinetuneSpec
+from jobs.tickets import DryRunTicket, FileRef
 from service.answers import Answer, DryRunRead
 from tests.tiny_model import write_addition_rows
 

@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from jobs.ray_reporter import RayReporter
-from jobs.specs import RunTag
+from jobs.tickets import RunTag
 from jobs.tracking import RunWriter
 from workers.data_report import DataReport, build_report, summary
 from workers.leakage import find_duplicates, find_overlaps

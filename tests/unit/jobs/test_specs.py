@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jobs.specs import FinetuneSpec, JobTicket
+from jobs.finetune_specs import FinetuneSpec
+from jobs.tickets import JobTicket
 
 FILE_ID = "file-0123456789abcdef"
 
@@ -89,5 +90,6 @@ def test_a_ticket_survives_its_journey_as_json() -> None:
 
 
 def test_importing_the_specs_imports_neither_torch_nor_ray_nor_mlflow() -> None:
-    code = "import sys, jobs.specs; sys.exit(bool({'torch', 'ray', 'mlflow'} & sys.modules.keys()))"
+    loaded = "{'torch', 'ray', 'mlflow'} & sys.modules.keys()"
+    code = f"import sys, jobs.specs, jobs.tickets; sys.exit(bool({loaded}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 
-from jobs.specs import RunTag
+from jobs.tickets import RunTag
 from service.boundaries import (
     DriverReport,
     DriverRequest,

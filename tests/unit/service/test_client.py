@@ -262,7 +262,7 @@ def test_a_log_is_followed_only_on_request(client: Client, service: ScriptedServ
 
 
 def test_a_spec_object_is_sent_as_json(client: Client, service: ScriptedService) -> None:
-    from jobs.specs import FinetuneSpec
+    from jobs.finetune_specs import FinetuneSpec
     from workers.specs import DataSpec
 
     spec = FinetuneSpec(

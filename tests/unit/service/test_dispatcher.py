@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.specs import TICKET_VARIABLE, JobTicket
+from jobs.tickets import TICKET_VARIABLE, JobTicket
 from service.boundaries import DriverState, RunStatus
 from service.dispatcher import flatten
 from service.errors import MlflowUnavailableError, RayUnavailableError

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs.specs import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket
+from jobs.tickets import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket
 from service.boundaries import DriverRequest, DriverState
 from service.errors import RayUnavailableError
 from tests.unit.service.stage import Stage, make_settings

@@ -52,7 +52,7 @@ async def test_a_new_job_begins_its_history_with_its_status(stage: Stage) -> Non
         ({"adapter": {"target_modules": []}}, "adapter.target_modules", "at least 1"),
         ({"nam": "x"}, "nam", "not permitted"),
         ({"name": "no spaces please"}, "name", "pattern"),
-        ({"kind": "dance"}, "kind", "finetune"),
+        ({"kind": "dance"}, "kind", "'dance' is none of 'finetune', 'search'"),
         ({"training": {"learning_rate": "fast"}}, "training.learning_rate", "valid number"),
         ({"data": {}}, "data.train", "required"),
         ({"data": {"train": "rows.jsonl"}}, "data.train", "give the id of an uploaded file"),

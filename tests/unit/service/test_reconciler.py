@@ -3,7 +3,7 @@ from itertools import product
 
 import pytest
 
-from jobs.specs import RunTag
+from jobs.tickets import RunTag
 from service import lifecycle
 from service.boundaries import DriverReport, DriverState, RunRef, RunReport, RunStatus
 from service.reconciler import (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.specs import FinetuneSpec
+from jobs.finetune_specs import FinetuneSpec
 from service.cli.errors import CliError
 from service.cli.spec_file import local_data, read_spec_file, with_file_ids, with_overrides
 from workers.specs import SOURCE_SCHEMES

@@ -1,0 +1,80 @@
+"""What a user asks for to fine-tune one adapter. Torch-free."""
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from workers.specs import AdapterSpec, DataSpec, HypLoraSpec, ResourcesSpec, Spec, TrainingSpec
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""Form of job, model and alias names: safe in URLs, file names and MLflow model URIs."""
+
+
+class RegistrySpec(Spec):
+    """Where the finished adapter is registered."""
+
+    model_name: str | None = Field(None, pattern=NAME_PATTERN)
+    """Registered model that gets the new version; by default the job's name."""
+
+    alias: str | None = Field(None, pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")
+    """Alias to point at the new version, such as "champion"; by default none is moved."""
+
+    @field_validator("alias")
+    @classmethod
+    def _alias_is_not_reserved(cls, alias: str | None) -> str | None:
+        if alias is not None and (alias == "latest" or re.fullmatch(r"v\d+", alias)):
+            raise ValueError(f"{alias!r} is reserved by MLflow; choose another, such as champion")
+        return alias
+
+
+class TuningSpec(Spec):
+    """What every job that trains adapters is about."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    """Name of the job, for people; need not be unique."""
+
+    base_model: str = Field(min_length=1, max_length=512)
+    """A Hugging Face id, the path of a local folder, or an MLflow URI (models:/… or runs:/…)."""
+
+    adapter: AdapterSpec = HypLoraSpec()
+    """The adapter to train; HypLoRA by default."""
+
+    data: DataSpec
+    """Rows to train on and to hold out."""
+
+    training: TrainingSpec = TrainingSpec()
+    """Optimisation settings."""
+
+    resources: ResourcesSpec = ResourcesSpec()
+    """What the job asks of the cluster."""
+
+    registry: RegistrySpec = RegistrySpec()
+    """Where the adapter is registered."""
+
+    @model_validator(mode="after")
+    def _every_worker_gets_rows(self) -> Self:
+        num_workers = self.resources.num_workers
+        if isinstance(num_workers, int) and self.training.batch_size % num_workers:
+            raise ValueError(
+                f"training.batch_size {self.training.batch_size} must be a multiple of "
+                f"resources.num_workers {num_workers}"
+            )
+        if self.training.batch_size < self.resources.most_workers:
+            raise ValueError(
+                f"training.batch_size {self.training.batch_size} must be at least the most workers "
+                f"of resources.num_workers, {self.resources.most_workers}"
+            )
+        return self
+
+    @property
+    def registered_model_name(self) -> str:
+        """Name under which the adapter is registered."""
+        return self.registry.model_name or self.name
+
+
+class FinetuneSpec(TuningSpec):
+    """Fine-tune a frozen base model with an adapter and register the result."""
+
+    kind: Literal["finetune"]
+    """What the job does."""

@@ -1,0 +1,333 @@
+"""What a user asks for to search the fields of an adapter and its training. Torch-free."""
+
+import json
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+
+from jobs.finetune_specs import FinetuneSpec, TuningSpec
+from workers.specs import RunMetric, Spec
+
+Scalar = bool | int | float | str | None
+
+Value = Scalar | list[str]
+"""A value of a searched field, as JSON has it."""
+
+_LARGEST_GRID = 1000
+_RANGES = ("choice", "uniform", "loguniform", "integers")
+
+
+class ObjectiveMetric(StrEnum):
+    """What a search can aim at."""
+
+    EVAL_LOSS = RunMetric.EVAL_LOSS
+    """Loss on the held-out rows, in nats an answer token."""
+
+    TRAIN_LOSS = RunMetric.LOSS
+    """Loss of the last training step."""
+
+    NUM_PARAMETERS = "num_trainable_parameters"
+    """Size of the adapter."""
+
+    SECONDS_A_STEP = "seconds_a_step"
+    """Time of an optimizer step, from a trial's start, evaluations included."""
+
+
+class ObjectiveSpec(Spec):
+    """One thing that a search aims at."""
+
+    metric: ObjectiveMetric = ObjectiveMetric.EVAL_LOSS
+    """What is compared."""
+
+    mode: Literal["min", "max"] = "min"
+    """Whether less or more is better."""
+
+
+class ChoiceSpec(Spec):
+    """Any of some values."""
+
+    choice: tuple[Scalar | tuple[str, ...], ...] = Field(min_length=1, max_length=64)
+    """The values."""
+
+
+class UniformSpec(Spec):
+    """A number between two, all equally likely."""
+
+    uniform: tuple[float, float]
+    """Least and largest."""
+
+
+class LogUniformSpec(Spec):
+    """A number between two, equally likely in each order of magnitude."""
+
+    loguniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    """Least and largest."""
+
+
+class IntegersSpec(Spec):
+    """A whole number between two, both included."""
+
+    integers: tuple[int, int]
+    """Least and largest."""
+
+
+def _kind_of_range(value: object) -> str | None:
+    given = value if isinstance(value, Mapping) else getattr(type(value), "model_fields", {})
+    return next((kind for kind in _RANGES if kind in given), None)
+
+
+RangeSpec = Annotated[
+    Annotated[ChoiceSpec, Tag("choice")]
+    | Annotated[UniformSpec, Tag("uniform")]
+    | Annotated[LogUniformSpec, Tag("loguniform")]
+    | Annotated[IntegersSpec, Tag("integers")],
+    Discriminator(
+        _kind_of_range,
+        custom_error_type="range_unknown",
+        custom_error_message=f"give one of {', '.join(_RANGES)}",
+    ),
+]
+"""Where a field's values come from."""
+
+
+class AlgorithmSpec(Spec):
+    """How the values of the next trial are chosen, and which trials end early."""
+
+    name: Literal["tpe", "random", "grid"] = "tpe"
+    """Optuna's tree-structured Parzen estimator; independent draws; or every combination."""
+
+    early_stopping: Literal["asha", "median"] | None = None
+    """Trials that end before their last step: those outside the best part at a rung (ASHA), or
+    those worse than the median of the others at the same step. Both look at each evaluation."""
+
+    grace_steps: int = Field(1, ge=1)
+    """Steps that every trial may do before it can be stopped."""
+
+    reduction_factor: int = Field(3, ge=2, le=16)
+    """ASHA goes on with one trial of this many at each rung."""
+
+    population_interval: int | None = Field(None, ge=1)
+    """Population-based training instead: every so many steps, the worst quarter of the trials goes
+    on from the weights of one of the best with its values changed."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of the draws."""
+
+
+class BudgetSpec(Spec):
+    """What a search may use up; it ends where the first of these does."""
+
+    trials: int = Field(20, ge=1, le=1000)
+    """Trials. A grid has as many as it has combinations."""
+
+    steps_per_trial: int | None = Field(None, ge=1)
+    """Optimizer steps of a trial, if that is before its training would end by itself."""
+
+    minutes: float | None = Field(None, gt=0)
+    """Time since the search began."""
+
+    gpu_hours: float | None = Field(None, gt=0)
+    """GPU time that the trials have taken together."""
+
+
+class SearchSpec(TuningSpec):
+    """Search fields of the adapter and its training, and register what is best.
+
+    `adapter` and `training` hold what all trials have in common; `resources` are those of a trial.
+    """
+
+    kind: Literal["search"]
+    """What the job does."""
+
+    space: dict[str, RangeSpec] = Field(min_length=1, max_length=32)
+    """Fields to search, such as "adapter.curvature" or "training.learning_rate", and where their
+    values come from."""
+
+    objectives: tuple[ObjectiveSpec, ...] = Field((ObjectiveSpec(),), min_length=1, max_length=3)
+    """What is aimed at; of several, the Pareto set is found and the first one picks the winner."""
+
+    algorithm: AlgorithmSpec = AlgorithmSpec()
+    """How trials are chosen."""
+
+    budget: BudgetSpec = BudgetSpec()
+    """What the search may use up."""
+
+    seeds_per_trial: int = Field(1, ge=1, le=16)
+    """Trainings of each trial, by seeds that follow `training.seed`; the objective is their mean.
+    Early stopping looks at the first alone, and only trials that reach their end get the others."""
+
+    max_concurrent_trials: int | None = Field(None, ge=1, le=1000)
+    """Trials at a time; by default as many as the cluster holds."""
+
+    trials_per_gpu: int | None = Field(None, ge=1, le=16)
+    """Trials that share one GPU; by default as many as its memory is estimated to hold."""
+
+    register_best: int = Field(1, ge=1, le=20)
+    """How many of the best adapters are registered, the best as the newest version."""
+
+    refit: bool = False
+    """Train the winner once more, without `budget.steps_per_trial`, and register that."""
+
+    @model_validator(mode="after")
+    def _every_field_can_be_searched(self) -> Self:
+        for field, values in self.space.items():
+            if not re.fullmatch(r"(adapter|training)\.\w+", field):
+                raise ValueError(f"space.{field}: search fields of adapter or training")
+            if field == "training.seed":
+                raise ValueError("space.training.seed: use seeds_per_trial")
+            if field == "adapter.method":
+                raise ValueError("space.adapter.method: methods are compared, not searched")
+            _require_rising(field, values)
+            for value in edges(values):
+                self._require_valid(field, value)
+        return self
+
+    @model_validator(mode="after")
+    def _the_algorithm_fits(self) -> Self:
+        algorithm = self.algorithm
+        if algorithm.name == "grid":
+            for field, values in self.space.items():
+                if not isinstance(values, ChoiceSpec | IntegersSpec):
+                    raise ValueError(f"space.{field}: a grid needs a choice or integers")
+            if self.num_trials > _LARGEST_GRID:
+                raise ValueError(
+                    f"space: the grid has {self.num_trials} combinations, more than {_LARGEST_GRID}"
+                )
+        stops = algorithm.early_stopping or algorithm.population_interval
+        if algorithm.early_stopping and algorithm.population_interval:
+            raise ValueError("algorithm: give either early_stopping or population_interval")
+        if stops and len(self.objectives) > 1:
+            raise ValueError("algorithm: trials can be stopped early by a single objective only")
+        if stops and self.objectives[0].metric not in _MEASURED_ON_THE_WAY:
+            raise ValueError(
+                f"objectives: {self.objectives[0].metric} is the same at every step; no trial "
+                "can be stopped early by it"
+            )
+        if algorithm.population_interval:
+            for field in self.space:
+                if field not in CHANGEABLE_FIELDS:
+                    raise ValueError(
+                        f"space.{field}: cannot change while a trial trains; population-based "
+                        f"training takes {', '.join(CHANGEABLE_FIELDS)}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _every_objective_will_appear(self) -> Self:
+        metrics = [objective.metric for objective in self.objectives]
+        if len(set(metrics)) < len(metrics):
+            raise ValueError("objectives: a metric is given twice")
+        if ObjectiveMetric.EVAL_LOSS not in metrics:
+            return self
+        if self.data.validation is None and not self.data.validation_rows:
+            raise ValueError(
+                "objectives: eval/loss needs held-out rows; give data.validation or "
+                "data.validation_rows"
+            )
+        if self.algorithm.early_stopping and self.training.eval_every_steps is None:
+            raise ValueError("training.eval_every_steps: needed to stop trials early by eval/loss")
+        return self
+
+    @property
+    def num_trials(self) -> int:
+        """Trials that the budget allows."""
+        if self.algorithm.name != "grid":
+            return self.budget.trials
+        total = 1
+        for values in self.space.values():
+            total *= len(grid_values(values))
+        return total
+
+    def trial_spec(
+        self, values: Mapping[str, Value], *, seed_offset: int = 0, is_refit: bool = False
+    ) -> FinetuneSpec:
+        """The fine-tune that a trial is.
+
+        Args:
+            values: Of each searched field.
+            seed_offset: Counts the seeds of a trial.
+            is_refit: Whether the trial's bound on steps does not hold.
+
+        Raises:
+            ValidationError: If the values contradict each other.
+        """
+        common = set(TuningSpec.model_fields)
+        spec = self.model_dump(mode="json", include=common) | {"kind": "finetune"}
+        for field, value in values.items():
+            part, _, name = field.partition(".")
+            spec[part][name] = value
+        training = spec["training"]
+        training["seed"] += seed_offset
+        if self.budget.steps_per_trial is not None and not is_refit:
+            bounds = (training["max_steps"], self.budget.steps_per_trial)
+            training["max_steps"] = min(bound for bound in bounds if bound is not None)
+        return FinetuneSpec.model_validate(spec)
+
+    def _require_valid(self, field: str, value: Value) -> None:
+        try:
+            self.trial_spec({field: value})
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = first["msg"].removeprefix("Value error, ")
+            raise ValueError(f"space.{field}: {value!r} cannot be: {reason}") from error
+
+
+_MEASURED_ON_THE_WAY = {ObjectiveMetric.EVAL_LOSS, ObjectiveMetric.TRAIN_LOSS}
+
+CHANGEABLE_FIELDS = (
+    "training.learning_rate",
+    "training.weight_decay",
+    "training.max_grad_norm",
+    "adapter.alpha",
+    "adapter.dropout",
+    "adapter.curvature",
+)
+"""Fields that population-based training may change from one checkpoint to the next."""
+
+
+def edges(values: RangeSpec) -> list[Value]:
+    """Values that must be valid for all of a range to be."""
+    match values:
+        case ChoiceSpec(choice=choice):
+            return [_as_json(value) for value in choice]
+        case _:
+            return list(bounds(values))
+
+
+def bounds(values: UniformSpec | LogUniformSpec | IntegersSpec) -> tuple[float, float]:
+    """Least and largest value."""
+    match values:
+        case UniformSpec():
+            return values.uniform
+        case LogUniformSpec():
+            return values.loguniform
+        case IntegersSpec():
+            return values.integers
+
+
+def grid_values(values: RangeSpec) -> list[Value]:
+    """All values of a range that has only so many."""
+    match values:
+        case ChoiceSpec(choice=choice):
+            return [_as_json(value) for value in choice]
+        case IntegersSpec(integers=(low, high)):
+            return list(range(low, high + 1))
+        case _:
+            raise TypeError(f"{values} has no end of values")
+
+
+def _as_json(value: Scalar | tuple[str, ...]) -> Value:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _require_rising(field: str, values: RangeSpec) -> None:
+    if isinstance(values, ChoiceSpec):
+        if len({json.dumps(value) for value in values.choice}) < len(values.choice):
+            raise ValueError(f"space.{field}: a value is given twice")
+        return
+    low, high = bounds(values)
+    if low >= high:
+        raise ValueError(f"space.{field}: {low} is not less than {high}; give the least first")
