@@ -5,8 +5,9 @@
 the request is wrong and will always be.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -106,6 +107,9 @@ class RunReport:
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The last value of each metric."""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    """When the run was closed; None while it is open."""
     seconds_since_end: float = 0.0
     """Time since the run was closed; 0 while it is open."""
 
@@ -122,6 +126,9 @@ class Runs(Protocol):
     async def find(self, job_id: str) -> RunReport | None:
         """The run that carries the job's tag, or None; doubles of it are deleted."""
 
+    async def children(self, parent: RunRef) -> Sequence[RunReport]:
+        """The runs below a run, oldest first."""
+
     async def create(self, job_id: str, name: str, source: str) -> RunRef:
         """Open a run that carries the job's tag from its first moment.
 
@@ -135,6 +142,9 @@ class Runs(Protocol):
         self, run_id: str, parameters: Mapping[str, str], document: Mapping[str, object]
     ) -> None:
         """Log parameters, and the document as the artifact job.json; again is no error."""
+
+    async def set_tag(self, run_id: str, tag: str, value: str) -> None:
+        """Tell who watches a run something."""
 
     async def set_status(self, run_id: str, status: RunStatus) -> None:
         """Show a run as running, or as scheduled while its job is paused."""

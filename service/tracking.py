@@ -5,7 +5,8 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _TIMEOUT_S = 10
 _PARAMS_PER_BATCH = 100
+_RUNS_PER_PAGE = 1000
 _MAX_PARAM_LENGTH = 6000
 _LASTING_ERRORS = {
     "BAD_REQUEST",
@@ -92,6 +94,27 @@ class MlflowRuns:
 
         return await self._call(find)
 
+    async def children(self, parent: RunRef) -> Sequence[RunReport]:
+        """The runs below a run, oldest first."""
+
+        def search() -> Sequence[RunReport]:
+            runs: list[Run] = []
+            token: str | None = None
+            while True:
+                page = self._client.search_runs(
+                    [parent.experiment_id],
+                    filter_string=f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'",
+                    order_by=["attributes.start_time ASC"],
+                    max_results=_RUNS_PER_PAGE,
+                    page_token=token,
+                )
+                runs += page
+                token = page.token
+                if not token:
+                    return [_report(run) for run in runs]
+
+        return await self._call(search)
+
     async def create(self, job_id: str, name: str, source: str) -> RunRef:
         """Open a run that carries the job's tag from its first moment."""
 
@@ -122,6 +145,10 @@ class MlflowRuns:
             self._client.log_dict(run_id, dict(document), "job.json")
 
         await self._call(describe)
+
+    async def set_tag(self, run_id: str, tag: str, value: str) -> None:
+        """Tell who watches a run something."""
+        await self._call(lambda: self._client.set_tag(run_id, tag, value))
 
     async def set_status(self, run_id: str, status: RunStatus) -> None:
         """Show a run as running, or as scheduled while its job is paused."""
@@ -182,8 +209,14 @@ def _report(run: Run) -> RunReport:
         status=status,
         tags=run.data.tags,
         metrics=run.data.metrics,
+        started_at=_moment(run.info.start_time),
+        ended_at=_moment(ended_ms),
         seconds_since_end=max(0.0, time.time() - ended_ms / 1000) if ended_ms else 0.0,
     )
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _log_path(attempt: int) -> str:

@@ -1,6 +1,7 @@
 """`MlflowRuns` on MLflow's own store, in a SQLite file."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from jobs.tickets import RunTag
+from service import tracking
 from service.boundaries import RunStatus
 from service.errors import MlflowUnavailableError, RefusedError
 from service.tracking import MlflowRuns
@@ -81,6 +83,44 @@ async def test_the_runs_of_trials_are_no_doubles(runs: MlflowRuns, client: Mlflo
     assert found is not None
     assert found.ref == parent
     assert client.get_run(child.info.run_id).info.lifecycle_stage == "active"
+
+
+async def test_the_runs_of_trials_are_read_page_by_page_oldest_first(
+    runs: MlflowRuns, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "_RUNS_PER_PAGE", 3)
+    parent = await runs.create("job-11", "search", "")
+    other = await runs.create("job-12", "search", "")
+    tags = {RunTag.JOB_ID: "job-11", "mlflow.parentRunId": parent.run_id}
+    ids = [
+        client.create_run(parent.experiment_id, start_time=1000 * n, tags=tags).info.run_id
+        for n in range(7, 0, -1)
+    ]
+    client.log_metric(ids[0], "objective/eval/loss", 0.5)
+    client.set_terminated(ids[0], "FINISHED", end_time=9500)
+    client.delete_run(ids[3])
+
+    found = await runs.children(parent)
+
+    assert [run.ref.run_id for run in found] == [*ids[:3:-1], *ids[2::-1]]
+    assert found[0].ended_at is None
+    assert found[-1].metrics == {"objective/eval/loss": 0.5}
+    assert found[-1].started_at == datetime(1970, 1, 1, 0, 0, 7, tzinfo=UTC)
+    assert found[-1].ended_at == datetime(1970, 1, 1, 0, 0, 9, 500_000, tzinfo=UTC)
+    assert await runs.children(other) == []
+
+
+async def test_a_wish_is_left_on_a_run_and_can_be_left_again(runs: MlflowRuns) -> None:
+    ref = await runs.create("job-13", "search", "")
+
+    for _ in range(2):
+        await runs.set_tag(ref.run_id, RunTag.CANCEL_REQUESTED, "true")
+
+    report = await runs.read(ref.run_id)
+    assert report is not None
+    assert report.tags[RunTag.CANCEL_REQUESTED] == "true"
+    with pytest.raises(RefusedError):
+        await runs.set_tag("0" * 32, RunTag.CANCEL_REQUESTED, "true")
 
 
 async def test_a_deleted_run_counts_as_gone(runs: MlflowRuns, client: MlflowClient) -> None:

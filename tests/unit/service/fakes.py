@@ -1,8 +1,9 @@
 """Ray and MLflow as the control plane sees them, in memory: the two process boundaries."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from jobs.tickets import RunTag
 from service.boundaries import (
@@ -100,6 +101,9 @@ class FakeRay:
         self.fault.strikes(takes_effect=True)
 
 
+_PARENT = "mlflow.parentRunId"
+
+
 class FakeMlflow:
     """A server that holds runs; drivers write to them through `tag` and `measure`."""
 
@@ -128,6 +132,26 @@ class FakeMlflow:
         run = self.runs[run_id]
         self.runs[run_id] = replace(run, metrics={**run.metrics, **metrics})
 
+    def add_child(self, parent_id: str, metrics: Mapping[str, float], **tags: str) -> str:
+        """Open a run below another, as the driver of a search does; a minute after the last one."""
+        number = len(self.runs)
+        ref = replace(self.runs[parent_id].ref, run_id=f"run{number}")
+        job_id = self.runs[parent_id].tags[RunTag.JOB_ID]
+        own = {str(RunTag.JOB_ID): job_id, _PARENT: parent_id}
+        began = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number)
+        run = RunReport(ref, RunStatus.RUNNING, own, dict(metrics), started_at=began)
+        self.runs[ref.run_id] = run
+        self.tag(ref.run_id, **tags)
+        return ref.run_id
+
+    def own_runs(self) -> list[RunReport]:
+        """The runs of jobs, without those below them."""
+        return [run for run in self.runs.values() if _PARENT not in run.tags]
+
+    def children_of(self, parent_id: str) -> list[RunReport]:
+        """The runs below a run."""
+        return [run for run in self.runs.values() if run.tags.get(_PARENT) == parent_id]
+
     async def ping(self) -> None:
         await self._arrive()
 
@@ -137,8 +161,11 @@ class FakeMlflow:
 
     async def find(self, job_id: str) -> RunReport | None:
         await self._arrive()
-        found = (run for run in self.runs.values() if run.tags[RunTag.JOB_ID] == job_id)
-        return next(found, None)
+        return next((run for run in self.own_runs() if run.tags[RunTag.JOB_ID] == job_id), None)
+
+    async def children(self, parent: RunRef) -> Sequence[RunReport]:
+        await self._arrive()
+        return self.children_of(parent.run_id)
 
     async def create(self, job_id: str, name: str, source: str) -> RunRef:
         await self._arrive()
@@ -156,6 +183,12 @@ class FakeMlflow:
         await self._arrive()
         self.parameters[run_id] = parameters
         self.documents[run_id] = document
+        self._leave()
+
+    async def set_tag(self, run_id: str, tag: str, value: str) -> None:
+        await self._arrive()
+        run = self.runs[run_id]
+        self.runs[run_id] = replace(run, tags={**run.tags, tag: value})
         self._leave()
 
     async def set_status(self, run_id: str, status: RunStatus) -> None:

@@ -144,12 +144,8 @@ class Stage:
 
     def run_id(self, job_id: str) -> str:
         """The one run of a job."""
-        (run_id,) = [
-            run_id
-            for run_id, run in self.mlflow.runs.items()
-            if run.tags["hyplora.job_id"] == job_id
-        ]
-        return run_id
+        (run,) = [run for run in self.mlflow.own_runs() if run.tags["hyplora.job_id"] == job_id]
+        return run.ref.run_id
 
     def succeed(self, job_id: str, attempt: int = 1) -> None:
         """Let the driver register its adapter and end well."""
