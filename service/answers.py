@@ -56,13 +56,13 @@ class FileRead(Answer):
 
 
 class ProgressRead(Answer):
-    """How far a training is; what is not known yet is null."""
+    """How far a job is; what is not known yet is null."""
 
     step: int | None = None
-    """Optimizer steps done."""
+    """Optimizer steps done; of a search, trials that have ended."""
 
     total_steps: int | None = None
-    """Optimizer steps to do."""
+    """Optimizer steps to do; of a search, trials of its budget."""
 
     loss: float | None = None
     """Training loss of the last reported step."""
@@ -78,6 +78,22 @@ class ProgressRead(Answer):
 
     checkpoint_step: int | None = None
     """Step of the last checkpoint that was stored: a stopped job resumes from there."""
+
+
+class SearchRead(Answer):
+    """What is known of a search's trials together."""
+
+    num_trials: int | None = None
+    """Trials that the budget allows; null while unknown."""
+
+    num_ended: int = 0
+    """Trials that have ended, however they did."""
+
+    best_trials: list[str] = []
+    """Ids of the best trials so far, the best first; with several objectives, the Pareto set."""
+
+    best: dict[str, float] = {}
+    """Best value so far of each objective, by metric."""
 
 
 class FailureRead(Answer):
@@ -168,7 +184,10 @@ class JobRead(Answer):
     """One line on the rows, once they are read; the run's data_report.json says more."""
 
     progress: ProgressRead | None = None
-    """How far the training is."""
+    """How far the job is."""
+
+    search: SearchRead | None = None
+    """What is known of a search's trials; null for other jobs, and before the search has begun."""
 
     failure: FailureRead | None = None
     """Why the job failed."""

@@ -1,10 +1,13 @@
-"""How far a training is, from the metrics that its workers report."""
+"""How far a job is, from what its workers and its driver report to MLflow."""
 
+import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from jobs.tickets import RunTag, objective_metric
+from service.boundaries import RunReport
 from service.tables import Job
 from workers.specs import RunMetric
 
@@ -13,12 +16,26 @@ _RESOLUTION = 1 / 1000
 the history of a job grows with the logarithm of its duration."""
 
 
-def progress_of(metrics: Mapping[str, float]) -> dict[str, Any] | None:
-    """The fields of `ProgressRead`; None before the first step is reported.
+_OBJECTIVE = objective_metric("")
+
+
+def progress_of(kind: str, run: RunReport | None) -> dict[str, Any] | None:
+    """The fields of `ProgressRead`, and of a search also those of `SearchRead` as `search`.
 
     Args:
-        metrics: Last value of each metric of the run.
+        kind: What the job does; a search counts trials where a training counts steps.
+        run: The job's run.
+
+    Returns:
+        None before the first step, or a search's begin, is reported.
     """
+    progress = _training_progress(run.metrics) if run else None
+    if run is None or progress is None or kind != "search":
+        return progress
+    return progress | {"search": _search(run, progress)}
+
+
+def _training_progress(metrics: Mapping[str, float]) -> dict[str, Any] | None:
     step = _whole(metrics, RunMetric.STEP)
     if step is None:
         return None
@@ -30,6 +47,24 @@ def progress_of(metrics: Mapping[str, float]) -> dict[str, Any] | None:
         "seconds_left": _finite(metrics, RunMetric.SECONDS_LEFT),
         "eval_loss": _finite(metrics, RunMetric.EVAL_LOSS),
         "checkpoint_step": _whole(metrics, RunMetric.CHECKPOINT_STEP),
+    }
+
+
+def _search(run: RunReport, progress: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "num_trials": progress["total_steps"],
+        "num_ended": progress["step"],
+        "best_trials": json.loads(run.tags.get(RunTag.BEST_TRIALS, "[]")),
+        "best": objectives(run.metrics),
+    }
+
+
+def objectives(metrics: Mapping[str, float], prefix: str = _OBJECTIVE) -> dict[str, float]:
+    """Finite values of objectives by what they measure."""
+    return {
+        metric.removeprefix(prefix): value
+        for metric, value in sorted(metrics.items())
+        if metric.startswith(prefix) and math.isfinite(value)
     }
 
 

@@ -196,7 +196,7 @@ class Reconciler:
             await self._jobs.note_restarts(job.id, reasons)
 
     async def _note_progress(self, job: Job, run: RunReport | None) -> None:
-        progress = progress_of(run.metrics) if run else None
+        progress = progress_of(job.kind, run)
         if progress and is_due(job, progress, utc_now()):
             await self._jobs.note_progress(job.id, progress)
 
@@ -204,7 +204,7 @@ class Reconciler:
         await self._keep_log(job, run)
         if run:
             await self._runs.set_status(run.ref.run_id, RunStatus.SCHEDULED)
-        progress = progress_of(run.metrics) if run else None
+        progress = progress_of(job.kind, run)
         await self._jobs.note_pause(job.id, job.attempt, _stopping_point(run), progress)
         logger.info("%s is paused", job.id)
 
@@ -224,7 +224,7 @@ class Reconciler:
             job.id,
             status,
             reason=reason,
-            progress=progress_of(run.metrics) if run else None,
+            progress=progress_of(job.kind, run),
             failure=_failure(failed, log) if failed else None,
             model_version=_model_version(job, succeeded) if succeeded else None,
         )

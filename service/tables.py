@@ -113,6 +113,11 @@ class Job(Base):
         return self.status.is_terminal
 
     @property
+    def search(self) -> dict[str, Any] | None:
+        """What is known of a search's trials together."""
+        return (self.progress or {}).get("search")
+
+    @property
     def submission_id(self) -> str:
         """Id of the current attempt on the Ray cluster."""
         return self.submission_id_of(self.attempt)

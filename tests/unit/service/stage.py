@@ -88,6 +88,16 @@ class Stage:
         spec = {"kind": "finetune", "name": "sums", "base_model": "tiny", "data": {"train": train}}
         return spec | changes
 
+    async def search_spec(self, **changes: Any) -> dict[str, Any]:
+        """A valid search of curvature and rank."""
+        spec = await self.spec(kind="search")
+        spec["data"]["validation_rows"] = 1
+        spec["space"] = {
+            "adapter.curvature": {"loguniform": [0.1, 10]},
+            "adapter.r": {"choice": [4, 8]},
+        }
+        return spec | changes
+
     async def submit(self, **changes: Any) -> str:
         """Submit a job and return its id."""
         response = await self.client.post("/v1/jobs", json=await self.spec(**changes))

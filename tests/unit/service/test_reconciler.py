@@ -518,6 +518,29 @@ async def test_progress_is_kept_and_told(stage: Stage) -> None:
     assert told == [progress]
 
 
+async def test_what_is_known_of_a_search_is_kept_and_told(stage: Stage) -> None:
+    job_id = await stage.started(**await stage.search_spec())
+    assert (await stage.job(job_id))["search"] is None
+    run_id = stage.run_id(job_id)
+    stage.mlflow.tag(run_id, BEST_TRIALS='["trial-0001"]')
+    metrics = {"progress/step": 2.0, "progress/total_steps": 20.0, "objective/eval/loss": 0.5}
+    stage.mlflow.measure(run_id, metrics)
+
+    await stage.work(2)
+
+    job = await stage.job(job_id)
+    search = {
+        "num_trials": 20,
+        "num_ended": 2,
+        "best_trials": ["trial-0001"],
+        "best": {"eval/loss": 0.5},
+    }
+    assert job["search"] == search
+    assert job["progress"]["step"] == 2
+    (told,) = [event["data"] for event in await stage.events(job_id) if event["type"] == "progress"]
+    assert told["search"] == search
+
+
 async def test_the_last_progress_comes_before_the_end(stage: Stage) -> None:
     job_id = await stage.started()
     stage.mlflow.measure(stage.run_id(job_id), {RunMetric.STEP: 50.0})
