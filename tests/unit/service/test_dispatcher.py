@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.search_specs import SearchSpec
 from jobs.tickets import TICKET_VARIABLE, JobTicket
 from service.boundaries import DriverState, RunStatus
 from service.dispatcher import flatten
@@ -358,6 +359,26 @@ async def test_a_deleted_run_is_replaced_at_the_next_attempt(stage: Stage) -> No
     ticket = json.loads(stage.ray.requests[1].environment[TICKET_VARIABLE])
     assert ticket["run_id"] == stage.run_id(job_id)
     assert ticket["attempt"] == 2
+
+
+async def test_a_search_gets_its_own_driver_its_files_and_its_space_as_parameters(
+    stage: Stage,
+) -> None:
+    objectives = [{"metric": "eval/loss", "mode": "min"}]
+    spec = await stage.search_spec(objectives=objectives)
+    job_id = await stage.started(**spec)
+
+    (request,) = stage.ray.requests
+    assert request.entrypoint.endswith(" -m jobs.search")
+    assert request.metadata["kind"] == "search"
+    ticket = JobTicket.model_validate_json(request.environment[TICKET_VARIABLE])
+    assert isinstance(ticket.spec, SearchSpec)
+    assert list(ticket.files) == [spec["data"]["train"]]
+    parameters = stage.mlflow.parameters[stage.run_id(job_id)]
+    assert parameters["space.adapter.curvature.loguniform"] == "[0.1, 10.0]"
+    assert parameters["space.adapter.r.choice"] == "[4, 8]"
+    assert parameters["budget.trials"] == "20"
+    assert json.loads(parameters["objectives"]) == objectives
 
 
 def test_a_nested_spec_becomes_flat_parameters() -> None:
