@@ -137,6 +137,9 @@ class LinksRead(Answer):
     logs: str | None = None
     """Its driver's log."""
 
+    trials: str | None = None
+    """The trials of a search."""
+
     ray_dashboard: str | None = None
     """Page of the Ray dashboard."""
 

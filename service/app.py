@@ -32,15 +32,17 @@ from service.problems import describe_problems, install_problem_handlers
 from service.ray_client import RayDrivers
 from service.readiness import Readiness
 from service.reconciler import Reconciler
-from service.routers import events, files, health, jobs, logs
+from service.routers import events, files, health, jobs, logs, trials
 from service.settings import ServiceSettings
 from service.tracking import MlflowRuns
+from service.trials import Trials
 from service.views import Views
 
 _MAX_BODY_BYTES = 1024**2
 _UPLOADS = "/v1/files"
 _TAGS = [
     {"name": "jobs", "description": "Specs being carried out: submit, follow, cancel."},
+    {"name": "trials", "description": "Members of a search: list, sort, cancel one."},
     {"name": "files", "description": "Data sets to train on."},
     {"name": "health", "description": "Whether the service and what it needs answer."},
 ]
@@ -94,7 +96,7 @@ def _guarded_routes() -> APIRouter:
             UnauthorizedError, RequestInvalidError, InternalError, DatabaseUnavailableError
         ),
     )
-    for part in (jobs, events, logs, files, health):
+    for part in (jobs, trials, events, logs, files, health):
         router.include_router(part.router)
     return router
 
@@ -112,6 +114,7 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
         files=all_files,
         events=Events(database, poll_interval_s),
         logs=Logs(all_jobs, drivers, runs, poll_interval_s),
+        trials=Trials(all_jobs, runs),
         views=Views(settings),
         readiness=Readiness({"database": database.ping, "ray": drivers.ping, "mlflow": runs.ping}),
         control_loop=ControlLoop(

@@ -15,6 +15,7 @@ from service.lifecycle import Jobs
 from service.logs import Logs
 from service.readiness import Readiness
 from service.settings import ServiceSettings
+from service.trials import Trials
 from service.views import Views
 
 
@@ -29,6 +30,7 @@ class Parts:
     files: Files
     events: Events
     logs: Logs
+    trials: Trials
     views: Views
     readiness: Readiness
     control_loop: ControlLoop
@@ -47,5 +49,6 @@ DryRunsPart = Annotated[DryRuns, Depends(_part("dry_runs"))]
 FilesPart = Annotated[Files, Depends(_part("files"))]
 EventsPart = Annotated[Events, Depends(_part("events"))]
 LogsPart = Annotated[Logs, Depends(_part("logs"))]
+TrialsPart = Annotated[Trials, Depends(_part("trials"))]
 ViewsPart = Annotated[Views, Depends(_part("views"))]
 ReadinessPart = Annotated[Readiness, Depends(_part("readiness"))]

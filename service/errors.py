@@ -7,10 +7,14 @@ ServiceError
 └── ProblemError                     has an HTTP status and a stable code
     ├── UnauthorizedError            401 unauthorized
     ├── JobNotFoundError             404 job-not-found
+    ├── JobNotASearchError           404 job-not-a-search
+    ├── TrialNotFoundError           404 trial-not-found
     ├── DataFileNotFoundError        404 file-not-found
     ├── JobAlreadyEndedError         409 job-already-ended
     ├── JobNotPausableError          409 job-not-pausable
     ├── JobNotPausedError            409 job-not-paused
+    ├── JobNotRunningError           409 job-not-running
+    ├── TrialAlreadyEndedError       409 trial-already-ended
     ├── RequestTooLargeError         413 request-too-large
     ├── UploadTooLargeError          413 upload-too-large
     ├── RequestInvalidError          422 request-invalid
@@ -141,6 +145,18 @@ class JobNotFoundError(ProblemError):
     code, status = "job-not-found", 404
 
 
+class JobNotASearchError(ProblemError):
+    """The job is no search and has no trials."""
+
+    code, status = "job-not-a-search", 404
+
+
+class TrialNotFoundError(ProblemError):
+    """The search has no trial of this id."""
+
+    code, status = "trial-not-found", 404
+
+
 class DataFileNotFoundError(ProblemError):
     """No uploaded file has this id."""
 
@@ -163,6 +179,18 @@ class JobNotPausedError(ProblemError):
     """The job is not paused and cannot be resumed."""
 
     code, status = "job-not-paused", 409
+
+
+class JobNotRunningError(ProblemError):
+    """The job is not running."""
+
+    code, status = "job-not-running", 409
+
+
+class TrialAlreadyEndedError(ProblemError):
+    """The trial has ended and cannot be cancelled."""
+
+    code, status = "trial-already-ended", 409
 
 
 class RequestTooLargeError(ProblemError):

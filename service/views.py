@@ -1,8 +1,11 @@
 """Records as the API answers them, with links to where else they can be looked at."""
 
 from service.answers import EventRead, FileRead, JobRead, LinksRead
+from service.boundaries import RunRef
 from service.settings import ServiceSettings
 from service.tables import Job, JobEvent, UploadedFile
+from service.trial_answers import TrialLinksRead, TrialRead
+from service.trial_records import Trial
 
 
 class Views:
@@ -17,6 +20,16 @@ class Views:
         answer = JobRead.model_validate(job, from_attributes=True)
         return answer.model_copy(update={"links": self._links(job)})
 
+    def trial(self, job_id: str, trial: Trial) -> TrialRead:
+        """A trial of a search."""
+        links = TrialLinksRead(
+            self_=f"/v1/jobs/{job_id}/trials/{trial.id}",
+            job=f"/v1/jobs/{job_id}",
+            mlflow_run=self._run_page(trial.run),
+        )
+        answer = TrialRead.model_validate(trial, from_attributes=True)
+        return answer.model_copy(update={"links": links})
+
     def file(self, file: UploadedFile) -> FileRead:
         """The record of a data set."""
         return FileRead.model_validate(file, from_attributes=True)
@@ -30,12 +43,15 @@ class Views:
         links = {"self": path, "events": f"{path}/events", "logs": f"{path}/logs"}
         if job.submitted_at is not None:
             links["ray_dashboard"] = f"{self._ray_url}/#/jobs/{job.submission_id}"
-        if job.run_id is not None:
-            links["mlflow_run"] = (
-                f"{self._mlflow_url}/#/experiments/{job.experiment_id}/runs/{job.run_id}"
-            )
+        if job.kind == "search":
+            links["trials"] = f"{path}/trials"
+        if job.run_id is not None and job.experiment_id is not None:
+            links["mlflow_run"] = self._run_page(RunRef(job.run_id, job.experiment_id))
         if version := job.model_version:
             links["model_version"] = (
                 f"{self._mlflow_url}/#/models/{version['name']}/versions/{version['version']}"
             )
         return LinksRead.model_validate(links)
+
+    def _run_page(self, run: RunRef) -> str:
+        return f"{self._mlflow_url}/#/experiments/{run.experiment_id}/runs/{run.run_id}"

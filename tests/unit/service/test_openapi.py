@@ -5,6 +5,16 @@ import pytest
 
 from tests.unit.service.stage import Stage
 
+_EXPLAINED = (
+    "FinetuneSpec",
+    "SearchSpec",
+    "HypLoraSpec",
+    "JobRead",
+    "TrialRead",
+    "DryRunRead",
+    "EventRead",
+    "Problem",
+)
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 
@@ -80,7 +90,7 @@ async def test_every_operation_under_v1_asks_for_the_token(description: dict[str
 
 async def test_the_fields_of_a_job_are_explained(description: dict[str, Any]) -> None:
     schemas = description["components"]["schemas"]
-    for schema in ("FinetuneSpec", "HypLoraSpec", "JobRead", "DryRunRead", "EventRead", "Problem"):
+    for schema in _EXPLAINED:
         for field, definition in schemas[schema]["properties"].items():
             assert definition.keys() & {"description", "$ref"}, (schema, field)
 
