@@ -9,6 +9,7 @@ import httpx
 from pydantic import BaseModel
 
 from jobs.specs import JobSpec
+from jobs.tickets import TrialState
 from service.answers import DryRunRead, EventRead, FileRead, InfoRead, JobRead, Page, ReadinessRead
 from service.connection import (
     GATEWAY_STATUSES,
@@ -20,6 +21,7 @@ from service.connection import (
 )
 from service.outage import Outage
 from service.states import JobStatus
+from service.trial_answers import TrialRead
 
 __all__ = [
     "Client",
@@ -145,6 +147,38 @@ class Client:
         """Ask for the end of a job, which may take a moment: see `status` and `terminal`."""
         return self._connection.post(JobRead, f"{_job_path(job_id)}/cancel")
 
+    def list_trials(
+        self,
+        job_id: str,
+        *,
+        sort: str = "number",
+        state: TrialState | None = None,
+        limit: int = 1000,
+        after: str | None = None,
+    ) -> Page[TrialRead]:
+        """Return trials of a search as they stand.
+
+        Args:
+            job_id: The search.
+            sort: What is compared, such as objective or adapter.curvature; after a "-", the
+                largest come first.
+            state: Trials of this state alone.
+            limit: Most trials that are returned.
+            after: Last id of the page before.
+        """
+        path = f"{_job_path(job_id)}/trials"
+        return self._connection.get(
+            Page[TrialRead], path, sort=sort, state=state, limit=limit, after=after
+        )
+
+    def get_trial(self, job_id: str, trial_id: str) -> TrialRead:
+        """Return a trial of a search as it stands."""
+        return self._connection.get(TrialRead, _trial_path(job_id, trial_id))
+
+    def cancel_trial(self, job_id: str, trial_id: str) -> TrialRead:
+        """Ask for the end of one trial, which may take a moment; its search goes on."""
+        return self._connection.post(TrialRead, f"{_trial_path(job_id, trial_id)}/cancel")
+
     def logs(
         self, job_id: str, *, follow: bool = False, attempt: int | None = None
     ) -> Iterator[str]:
@@ -231,6 +265,10 @@ def _body(spec: JobSpec | Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _job_path(job_id: str) -> str:
     return f"/v1/jobs/{_segment(job_id)}"
+
+
+def _trial_path(job_id: str, trial_id: str) -> str:
+    return f"{_job_path(job_id)}/trials/{_segment(trial_id)}"
 
 
 def _segment(identifier: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from jobs.tickets import TrialState
 from service.client import (
     Client,
     ProblemError,
@@ -27,6 +28,7 @@ from tests.unit.service.cli.conftest import (
     problem,
     status_event,
     stream_of,
+    trial,
 )
 
 EVENTS_PATH = f"/v1/jobs/{JOB_ID}/events"
@@ -86,6 +88,23 @@ def test_a_job_is_paused_resumed_and_cancelled(client: Client, service: Scripted
         service.on("POST", f"/v1/jobs/{JOB_ID}/{verb}", job(status))
     jobs = [client.pause_job(JOB_ID), client.resume_job(JOB_ID), client.cancel_job(JOB_ID)]
     assert [job.status for job in jobs] == ["pausing", "queued", "cancelling"]
+
+
+def test_trials_are_listed_looked_up_and_cancelled(
+    client: Client, service: ScriptedService
+) -> None:
+    path = f"/v1/jobs/{JOB_ID}/trials"
+    service.on("GET", path, {"data": [trial(7, objectives={"eval/loss": 0.5})], "has_more": False})
+    service.on("GET", f"{path}/trial-0007", trial(7))
+    service.on("POST", f"{path}/trial-0007/cancel", trial(7, "running", cancel_requested=True))
+
+    (listed,) = client.list_trials(JOB_ID, sort="-eval/loss", state=TrialState.COMPLETED).data
+
+    query = {"sort": "-eval/loss", "state": "completed", "limit": "1000"}
+    assert dict(service.requests[0].url.params) == query
+    assert listed.objectives == {"eval/loss": 0.5}
+    assert client.get_trial(JOB_ID, listed.id).values == {"adapter.curvature": 2.5, "adapter.r": 8}
+    assert client.cancel_trial(JOB_ID, listed.id).cancel_requested
 
 
 def test_a_pause_does_not_end_a_followed_history(client: Client, service: ScriptedService) -> None:

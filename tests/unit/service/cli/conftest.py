@@ -88,6 +88,18 @@ def job(status: str = "queued", **fields: Any) -> dict[str, Any]:
     }
 
 
+def trial(number: int, state: str = "completed", **fields: Any) -> dict[str, Any]:
+    return {
+        "id": f"trial-{number:04}",
+        "state": state,
+        "values": {"adapter.curvature": 2.5, "adapter.r": 8},
+        "objectives": {},
+        "errors": {},
+        "metrics": {},
+        **fields,
+    }
+
+
 def file(file_id: str = "file-0123456789abcdef") -> dict[str, Any]:
     return {
         "id": file_id,
