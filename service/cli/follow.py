@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Protocol
 
 from rich.console import Console
@@ -11,20 +10,13 @@ from rich.table import Column
 from rich.text import Text
 
 from service.answers import EventRead, JobRead, ProgressRead
+from service.cli.figures import progress_text, status_text
 from service.client import Client
 
 _LINES_A_JOB = 20
 """Progress lines that a job prints where no bar can be drawn."""
 
 _MARGIN = " " * len("hh:mm:ss  ")
-
-_STYLES = {
-    "succeeded": "green",
-    "failed": "red",
-    "cancelled": "yellow",
-    "paused": "yellow",
-    "running": "cyan",
-}
 
 
 def follow_job(client: Client, job_id: str, console: Console) -> JobRead:
@@ -55,33 +47,9 @@ def follow_job(client: Client, job_id: str, console: Console) -> JobRead:
     return client.get_job(job_id)
 
 
-def status_text(status: str) -> Text:
-    """Return a job's status in its colour."""
-    return Text(status, style=_STYLES.get(status, ""))
-
-
 def resume_command(job_id: str) -> str:
     """Return what to type to resume a paused job."""
     return f"hyplora resume {job_id}"
-
-
-def duration_text(seconds: float) -> str:
-    """Write a duration as h:mm:ss."""
-    return str(timedelta(seconds=round(seconds)))
-
-
-def progress_text(progress: ProgressRead) -> str:
-    """Write what is known of steps, losses, speed and time left."""
-    figures = [f"{progress.step or 0}/{progress.total_steps or '?'}"]
-    if progress.loss is not None:
-        figures.append(f"loss {progress.loss:#.4g}")
-    if progress.eval_loss is not None:
-        figures.append(f"eval {progress.eval_loss:#.4g}")
-    if progress.tokens_per_s is not None:
-        figures.append(f"{progress.tokens_per_s:,.0f} tok/s")
-    if progress.seconds_left is not None:
-        figures.append(f"{duration_text(progress.seconds_left)} left")
-    return "  ".join(figures)
 
 
 class _Display(Protocol):

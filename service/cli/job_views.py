@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.answers import JobRead
-from service.cli.follow import duration_text, progress_text, status_text
+from service.cli.figures import duration_text, progress_text, status_text
 
 _LABEL_WIDTH = len("model version  ")
 
