@@ -22,6 +22,7 @@ from service.cli.job_commands import (
 )
 from service.cli.problems import problem_text
 from service.cli.stack_commands import env, up
+from service.cli.trial_commands import trials
 from service.client import ClientError, ProblemError
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-job_commands = (submit, jobs, show, logs, follow, pause, resume, cancel, upload)
+job_commands = (submit, jobs, show, trials, logs, follow, pause, resume, cancel, upload)
 for command in (up, env, *job_commands, pull, generate):
     app.command()(command)
 

@@ -23,6 +23,7 @@ from service.cli.spec_file import (
     with_file_ids,
     with_overrides,
 )
+from service.cli.trial_views import state_text
 from service.client import Client, ProblemError
 from service.states import JobStatus
 
@@ -168,11 +169,24 @@ def resume(
 
 def cancel(
     job_id: JobId,
+    trial: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRIAL",
+            help="Cancel only this trial of a search, such as trial-0007.",
+            show_default=False,
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended.")] = False,
     url: Url = None,
 ) -> None:
     """Cancel a job; a last checkpoint is written, and all checkpoints stay."""
+    if trial is not None and wait:
+        raise typer.BadParameter("--wait waits for the job, which goes on without --trial's")
     with connect(url) as client:
+        if trial is not None:
+            _cancel_trial(client, job_id, trial)
+            return
         job = client.cancel_job(job_id)
         if wait and not job.terminal:
             job = _wait_for_end(client, job)
@@ -284,6 +298,12 @@ def _report_end(job: JobRead) -> None:
         reference = f"@{version.alias}" if version.alias else f"/{version.version}"
         result(f"registered {version.name} version {version.version}")
         result(f"fetch it: hyplora pull {version.name}{reference} DIR")
+
+
+def _cancel_trial(client: Client, job_id: str, trial_id: str) -> None:
+    trial = client.cancel_trial(job_id, trial_id)
+    result(f"{trial.id} {state_text(trial)}")
+    note(f"the search goes on; see it with: hyplora trials {job_id}")
 
 
 def _wait_for_end(client: Client, job: JobRead) -> JobRead:

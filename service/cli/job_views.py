@@ -10,6 +10,7 @@ from rich.text import Text
 
 from service.answers import JobRead
 from service.cli.figures import duration_text, progress_text, status_text
+from service.cli.trial_views import search_text
 
 _LABEL_WIDTH = len("model version  ")
 
@@ -23,7 +24,7 @@ def jobs_table(jobs: Iterable[JobRead]) -> Table:
             job.id,
             job.name,
             status_text(job.status),
-            f"{progress.step or 0}/{progress.total_steps or '?'}" if progress else "",
+            _steps_text(job),
             f"{progress.loss:#.4g}" if progress and progress.loss is not None else "",
             _local(job.created_at),
             f"{version.name}/{version.version}" if version else "",
@@ -55,7 +56,9 @@ def _facts(job: JobRead) -> Iterator[tuple[str, Text]]:
         yield "attempt", Text(str(job.attempt))
     if job.data_summary:
         yield "data", Text(job.data_summary)
-    if job.progress:
+    if job.search:
+        yield "progress", Text(search_text(job.search))
+    elif job.progress:
         yield "progress", Text(progress_text(job.progress))
     if job.progress and job.progress.checkpoint_step is not None:
         yield "checkpoint", Text(f"step {job.progress.checkpoint_step}")
@@ -71,6 +74,13 @@ def _facts(job: JobRead) -> Iterator[tuple[str, Text]]:
     ):
         if link:
             yield label, Text(link)
+
+
+def _steps_text(job: JobRead) -> str:
+    if job.progress is None:
+        return ""
+    steps = f"{job.progress.step or 0}/{job.progress.total_steps or '?'}"
+    return f"{steps} trials" if job.kind == "search" else steps
 
 
 def _local(moment: datetime) -> str:
