@@ -1,4 +1,4 @@
-"""The live display of a job: a bar on a terminal, lines anywhere else."""
+"""The live display of a job: a bar, or a search's trials, on a terminal, lines anywhere else."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from service.answers import EventRead, JobRead, ProgressRead
 from service.cli.figures import progress_text, status_text
+from service.cli.follow_search import TrialLines, TrialsTable
 from service.client import Client
 
 _LINES_A_JOB = 20
@@ -33,7 +34,7 @@ def follow_job(client: Client, job_id: str, console: Console) -> JobRead:
     Raises:
         ClientError: If the service is away for long or has no such job.
     """
-    with _open_display(console) as display:
+    with _open_display(client, client.get_job(job_id), console) as display:
         events = client.follow_events(
             job_id, on_interruption=lambda error: display.line(_interruption_line(error))
         )
@@ -41,9 +42,9 @@ def follow_job(client: Client, job_id: str, console: Console) -> JobRead:
             if event.type == "progress":
                 display.progress(ProgressRead.model_validate(event.data))
                 continue
-            display.line(_event_line(event))
             if event.type == "status":
                 display.status(str(event.data["status"]))
+            display.line(_event_line(event))
     return client.get_job(job_id)
 
 
@@ -117,8 +118,14 @@ class _BarDisplay:
 
 
 @contextmanager
-def _open_display(console: Console) -> Iterator[_Display]:
-    if console.is_terminal:
+def _open_display(client: Client, job: JobRead, console: Console) -> Iterator[_Display]:
+    if job.kind == "search":
+        if console.is_terminal:
+            with TrialsTable(client, job, console) as table:
+                yield table
+        else:
+            yield TrialLines(client, job, console)
+    elif console.is_terminal:
         display = _BarDisplay(console)
         with display.bar:
             yield display

@@ -23,8 +23,8 @@ from service.cli.spec_file import (
     with_file_ids,
     with_overrides,
 )
-from service.cli.trial_views import state_text
-from service.client import Client, ProblemError
+from service.cli.trial_views import state_text, trial_line
+from service.client import Client, ClientError, ProblemError
 from service.states import JobStatus
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False)]
@@ -284,12 +284,14 @@ def _follow_to_the_end(client: Client, job_id: str) -> NoReturn:
             f"Pause it: hyplora pause {job_id}\nCancel it: hyplora cancel {job_id}"
         )
         raise typer.Exit(_INTERRUPTED) from None
-    _report_end(job)
+    _report_end(client, job)
     raise typer.Exit(_EXIT_CODES[job.status])
 
 
-def _report_end(job: JobRead) -> None:
+def _report_end(client: Client, job: JobRead) -> None:
     """Say what came of a job and what can be done next."""
+    if job.search and job.search.best_trials:
+        _report_best(client, job.id, job.search.best_trials[0])
     if job.failure:
         if job.failure.log_tail:
             note(f"\nend of the log:\n{job.failure.log_tail.rstrip()}\n")
@@ -298,6 +300,15 @@ def _report_end(job: JobRead) -> None:
         reference = f"@{version.alias}" if version.alias else f"/{version.version}"
         result(f"registered {version.name} version {version.version}")
         result(f"fetch it: hyplora pull {version.name}{reference} DIR")
+
+
+def _report_best(client: Client, job_id: str, trial_id: str) -> None:
+    try:
+        best = str(trial_line(client.get_trial(job_id, trial_id)))
+    except ClientError as error:  # the job has ended all the same
+        best = f"{trial_id} ({error})"
+    result(f"best: {best}")
+    note(f"all trials: hyplora trials {job_id} --sort objective")
 
 
 def _cancel_trial(client: Client, job_id: str, trial_id: str) -> None:

@@ -138,13 +138,14 @@ def test_ctrl_c_leaves_the_job_as_it_is(hyplora: Run, service: ScriptedService) 
         yield stream_of(status_event(1, "running"))
         raise KeyboardInterrupt
 
+    service.on("GET", JOB_PATH, job("running"))
     service.on("GET", EVENTS_PATH, event_stream(interrupted()))
     outcome = hyplora("follow", JOB_ID)
     assert outcome.exit_code == 130
     assert f"hyplora follow {JOB_ID}" in outcome.stderr
     assert f"hyplora pause {JOB_ID}" in outcome.stderr
     assert f"hyplora cancel {JOB_ID}" in outcome.stderr
-    assert [request.method for request in service.requests] == ["GET"]
+    assert {request.method for request in service.requests} == {"GET"}
 
 
 def test_jobs_are_listed_one_a_line(hyplora: Run, service: ScriptedService) -> None:
