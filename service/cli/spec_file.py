@@ -72,7 +72,7 @@ def with_overrides(spec: SpecFile, assignments: Iterable[str]) -> SpecFile:
     document, places = copy.deepcopy(spec.document), dict(spec.places)
     for assignment in assignments:
         field, separator, text = assignment.partition("=")
-        keys = field.split(".")
+        keys = _keys_of(field)
         if not separator or not all(keys):
             raise CliError(f"--set {assignment}: write key.path=value, as in training.max_steps=50")
         value, _ = _read_yaml(text, f"--set {field}")
@@ -226,6 +226,14 @@ def _local_sources(document: Mapping[str, Any]) -> Iterator[_LocalSource]:
 
 def _is_path(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _NO_PATH.match(value) is None
+
+
+def _keys_of(field: str) -> list[str]:
+    """Keys that lead to a field; those of a search's space are names of fields, with a dot."""
+    keys = field.split(".")
+    if keys[0] != "space" or len(keys) < 3 or not all(keys):
+        return keys
+    return [keys[0], ".".join(keys[1:3]), *keys[3:]]
 
 
 def _value_at(document: Mapping[str, Any], keys: Iterable[str]) -> object:

@@ -229,3 +229,44 @@ def test_data_of_another_form_is_left_to_the_service(data: str, tmp_path: Path) 
     spec = read_spec_file(write(tmp_path, f"data: {data}\n"))
     assert local_data(spec) == {}
     assert json.dumps(with_file_ids(spec, {}).document)
+
+
+SEARCH = """kind: search
+data: {train: rows.jsonl}
+space:
+  adapter.curvature: {loguniform: [0.1, 10]}
+  adapter.r:
+    choice: [4, 8]
+"""
+
+
+@pytest.mark.parametrize(
+    ("assignment", "field", "expected"),
+    [
+        ("space.adapter.curvature.loguniform=[1, 2]", "adapter.curvature", {"loguniform": [1, 2]}),
+        ("space.adapter.r={integers: [1, 4]}", "adapter.r", {"integers": [1, 4]}),
+        ("space.adapter.alpha.choice=[8]", "adapter.alpha", {"choice": [8]}),
+        ("space={adapter.r: {choice: [4]}}", "adapter.r", {"choice": [4]}),
+    ],
+)
+def test_the_ranges_of_a_search_can_be_overridden(
+    assignment: str, field: str, expected: object, tmp_path: Path
+) -> None:
+    spec = with_overrides(read_spec_file(write(tmp_path, SEARCH)), [assignment])
+    assert spec.document["space"][field] == expected
+    assert all("." in name for name in spec.document["space"])
+
+
+@pytest.mark.parametrize("field", ["space.", "space..r", "space.adapter.", "space.adapter.r."])
+def test_a_range_without_a_name_is_refused(field: str, tmp_path: Path) -> None:
+    with pytest.raises(CliError, match=r"write key\.path=value"):
+        with_overrides(read_spec_file(write(tmp_path, SEARCH)), [f"{field}=[1]"])
+
+
+def test_the_data_of_a_search_is_uploaded_and_its_ranges_have_places(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    path = write(tmp_path, SEARCH)
+    spec = read_spec_file(path)
+    assert local_data(spec).keys() == {"data.train"}
+    assert spec.place_of("space.adapter.r.choice.1") == f"{path}:6"
+    assert spec.place_of("space.adapter.curvature.loguniform.0") == f"{path}:4"
