@@ -5,16 +5,25 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
+from jobs.search_specs import SearchSpec
 from service.answers import DryRunRead, MemoryRead
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def dry_run_view(found: DryRunRead) -> Table:
-    """Return a label and a value for everything that a dry run found."""
+def dry_run_view(found: DryRunRead, search: SearchSpec | None = None) -> Table:
+    """Return a label and a value for everything that a dry run found.
+
+    Args:
+        found: What the service answers; of a search, it is about one trial.
+        search: The search, if the job is one.
+    """
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
+    if search is not None:
+        for label, value in _search_facts(search):
+            table.add_row(label, value)
     for label, value in _facts(found):
         table.add_row(label, value)
     return table
@@ -28,6 +37,14 @@ def size_text(num_bytes: int) -> str:
             break
         size /= 1024
     return f"{size:.3g} {unit}"
+
+
+def _search_facts(search: SearchSpec) -> Iterator[tuple[str, Text]]:
+    seeds = f", each by up to {search.seeds_per_trial} seeds" if search.seeds_per_trial > 1 else ""
+    yield "trials", Text(f"up to {search.num_trials:,}{seeds}")
+    if search.budget.steps_per_trial is not None:
+        yield "steps a trial", Text(f"at most {search.budget.steps_per_trial:,}")
+    yield "one trial", Text("all that follows, with the searched fields as they are outside space")
 
 
 def _facts(found: DryRunRead) -> Iterator[tuple[str, Text]]:

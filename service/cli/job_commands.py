@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.progress import open as open_with_progress
 
+from jobs.search_specs import SearchSpec
 from service.answers import FileRead, JobRead
 from service.cli.console import note, open_console, open_note_console, result
 from service.cli.dry_run_view import dry_run_view
@@ -259,7 +260,8 @@ def _show_dry_run(client: Client, spec: SpecFile, as_json: bool) -> NoReturn:
     if as_json:
         result(found.model_dump_json(indent=2))
     else:
-        open_console().print(dry_run_view(found), soft_wrap=True)
+        search = SearchSpec.model_validate(document) if document.get("kind") == "search" else None
+        open_console().print(dry_run_view(found, search), soft_wrap=True)
     raise typer.Exit(0 if found.placement.possible else 1)
 
 

@@ -130,3 +130,24 @@ def test_options_that_contradict_each_other_send_nothing(
 )
 def test_sizes_have_three_digits(num_bytes: int, text: str) -> None:
     assert size_text(num_bytes) == text
+
+
+def test_a_dry_run_of_a_search_shows_its_trials_and_what_one_of_them_would_come_to(
+    hyplora: Run, service: ScriptedService, spec: Path
+) -> None:
+    spec.write_text(
+        "kind: search\nname: n\nbase_model: tiny\n"
+        "data: {train: rows.jsonl, validation_rows: 40}\n"
+        "space: {adapter.r: {choice: [4, 8]}, adapter.curvature: {loguniform: [0.1, 10]}}\n"
+        "budget: {trials: 30, steps_per_trial: 200}\nseeds_per_trial: 3\n"
+    )
+    service.on("POST", "/v1/jobs", FOUND)
+
+    outcome = hyplora("submit", spec, "--dry-run")
+
+    lines = lines_of(outcome.stdout)
+    assert outcome.exit_code == 0
+    assert lines["trials"] == "up to 30, each by up to 3 seeds"
+    assert lines["steps a trial"] == "at most 200"
+    assert lines["one trial"].startswith("all that follows")
+    assert lines["rows"] == "6,000, and 40 held out"
