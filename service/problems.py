@@ -25,6 +25,9 @@ from service.errors import (
 
 logger = logging.getLogger(__name__)
 
+_FIELD_FIRST = re.compile(r"(?P<field>[a-z]\w*(?:\.[^\s.:]+)*): (?P<rest>.+)", re.DOTALL)
+"""A rule about a whole spec that blames one field, such as `space.adapter.r: 0 cannot be …`."""
+
 
 class ProblemResponse(JSONResponse):
     """A problem document."""
@@ -108,6 +111,9 @@ def _explain(complaint: Mapping[str, Any], body: object) -> FieldError:
             message = "send a JSON object with the header Content-Type: application/json"
     if named := re.fullmatch(r"'(\w+)'", complaint.get("ctx", {}).get("discriminator", "")):
         location = [*location, named[1]]  # the field that tells the members of a union apart
+    is_rule = complaint["type"] == "value_error" and source == "body" and not location
+    if is_rule and (named := _FIELD_FIRST.match(message)):
+        return FieldError(field=_readable(named["field"]), message=_readable(named["rest"]))
     field = _readable(".".join(map(str, location)) or source)
     return FieldError(field=field, value=_plain(complaint["input"]), message=message)
 

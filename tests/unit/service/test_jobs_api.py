@@ -371,3 +371,28 @@ async def test_many_jobs_submitted_together_are_all_kept(stage: Stage) -> None:
 
     assert len(set(submitted)) == 20
     assert len((await stage.get("/v1/jobs?limit=200"))["data"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        ({"space": {"adapter.r": {"choice": [4, 0]}}}, "space.adapter.r", "0 cannot be"),
+        ({"space": {"adapter.r": {"integers": [8, 4]}}}, "space.adapter.r", "give the least first"),
+        ({"space": {"adapter.r": {"between": [4, 8]}}}, "space.adapter.r", "give one of choice"),
+        ({"space": {"data.train": {"choice": ["x"]}}}, "space.data.train", "fields of adapter"),
+        ({"algorithm": {"name": "grid"}}, "space.adapter.curvature", "a grid needs a choice"),
+        (
+            {"objectives": [{"metric": "eval/loss"}, {"metric": "eval/loss"}]},
+            "objectives",
+            "a metric is given twice",
+        ),
+    ],
+)
+async def test_a_search_that_cannot_be_is_refused_at_the_field_at_fault(
+    changes: dict[str, Any], field: str, message: str, stage: Stage
+) -> None:
+    response = await stage.client.post("/v1/jobs", json=await stage.search_spec() | changes)
+
+    assert response.status_code == 422
+    assert response.json()["code"] == "spec-invalid"
+    assert message in field_errors(response.json())[field]
