@@ -22,13 +22,15 @@ _BEST = "★"
 
 
 def trials_table(job: JobRead, trials: Iterable[TrialRead]) -> Table:
-    """Return one row a trial; an objective that is not measured yet shows its last value, dim."""
+    """Return one line a trial; an objective that is not measured yet shows its last value, dim."""
     metrics, fields = searched_metrics(job), list(job.spec.get("space", {}))
-    numbers = [*metrics, *fields, "steps", "time"]
-    table = Table("", "trial", "state", box=None)
-    for name in numbers:
+    table = Table(box=None)
+    table.add_column("", min_width=len(_BEST))
+    table.add_column("trial", min_width=len("trial-0000"))
+    table.add_column("state", min_width=len("cancelling"))
+    for name in (*metrics, *map(_short_name, fields), "steps", "time"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
+    table.add_column("reason", no_wrap=True)
     for trial in trials:
         table.add_row(
             _BEST if trial.is_best else "",
@@ -90,6 +92,11 @@ def best_first(job: JobRead) -> str:
     """Return the sort key that puts a search's best trial first."""
     objectives = job.spec.get("objectives", [])
     return "-objective" if objectives and objectives[0]["mode"] == "max" else "objective"
+
+
+def _short_name(field: str) -> str:
+    """Leave out `adapter.` or `training.`, which share no name of a field."""
+    return field.partition(".")[2]
 
 
 def _objective_cell(trial: TrialRead, metric: str) -> Text:

@@ -91,7 +91,7 @@ def test_a_terminal_gets_a_table_of_trials_and_the_lines_above_it() -> None:
 
     assert "warning: worker 0 failed" in screen
     last = screen.splitlines()[-5:]
-    assert "adapter.curvature" in last[0]
+    assert last[0].split()[3:5] == ["curvature", "r"]
     assert (
         " ".join(last[2].split()) == "★ trial-0001 completed 0.4321 ± 0.012 2.5 8 100/100 0:01:33"
     )

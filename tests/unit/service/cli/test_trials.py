@@ -1,13 +1,18 @@
 """`hyplora trials` and what else the command line shows of a search."""
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from service.cli.trial_views import value_text
+from service.answers import JobRead
+from service.cli.trial_views import trials_table, value_text
+from service.trial_answers import TrialRead
 from tests.unit.service.cli.conftest import JOB_ID, Outcome, ScriptedService, job, problem, trial
+from workers.specs import HypLoraSpec, LoraSpec, TrainingSpec
 
 Run = Callable[..., Outcome]
 JOB_PATH = f"/v1/jobs/{JOB_ID}"
@@ -56,8 +61,8 @@ def test_trials_are_listed_one_a_line_with_values_objectives_and_reasons(
     query = {"sort": "-adapter.r", "state": "stopped", "limit": "1000"}
     assert dict(trials.requests[0].url.params) == query
     header, stopped, best, running = outcome.stdout.splitlines()
-    for name in ("trial", "state", "eval/loss", "adapter.curvature", "adapter.r", "reason"):
-        assert name in header
+    names = ["trial", "state", "eval/loss", "curvature", "r", "steps", "time", "reason"]
+    assert header.split() == names
     assert "[b]worse[/b] at step 40" in stopped, "reasons are no markup"
     expected = "★ trial-0001 completed 0.4321 ± 0.012 2.5 8 100/100 0:01:33"
     assert " ".join(best.split()) == expected
@@ -136,3 +141,23 @@ def test_the_progress_of_a_search_is_counted_in_trials(
 )
 def test_values_read_as_in_a_spec(value: Any, text: str) -> None:
     assert value_text(value) == text
+
+
+def test_a_trial_takes_one_line_of_a_narrow_terminal() -> None:
+    screen = io.StringIO()
+    trials = [TrialRead.model_validate(item) for item in TRIALS]
+
+    table = trials_table(JobRead.model_validate(search()), trials)
+    Console(file=screen, width=80, markup=False).print(table)
+
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 1 + len(trials)
+    assert all("trial-000" in line for line in lines[1:])
+    assert "★" in lines[2]
+    assert "cancelling" in lines[3]
+
+
+def test_no_field_of_the_adapter_is_one_of_the_training() -> None:
+    training = set(TrainingSpec.model_fields)
+    for adapter in (HypLoraSpec, LoraSpec):
+        assert not training & set(adapter.model_fields)
