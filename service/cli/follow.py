@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Protocol
 
 from rich.console import Console
@@ -34,11 +35,14 @@ def follow_job(client: Client, job_id: str, console: Console) -> JobRead:
     Raises:
         ClientError: If the service is away for long or has no such job.
     """
+    displays: list[_Display] = [_LineDisplay(console)]
+    events = client.follow_events(
+        job_id, on_interruption=lambda error: displays[-1].line(_interruption_line(error))
+    )
+    first = list(islice(events, 1))  # a service that is away is waited for before it is asked more
     with _open_display(client, client.get_job(job_id), console) as display:
-        events = client.follow_events(
-            job_id, on_interruption=lambda error: display.line(_interruption_line(error))
-        )
-        for event in events:
+        displays.append(display)
+        for event in chain(first, events):
             if event.type == "progress":
                 display.progress(ProgressRead.model_validate(event.data))
                 continue

@@ -127,3 +127,18 @@ def test_a_lost_connection_is_told_once() -> None:
     with Client(URL, "t", transport=transport, reconnect_wait_s=0) as client:
         follow_job(client, JOB_ID, Console(file=screen, width=200))
     assert screen.getvalue().count("trying to connect again") == 1
+
+
+def test_a_service_that_is_away_at_first_is_waited_for() -> None:
+    service = ScriptedService()
+    done = event_stream(stream_of(status_event(1, "succeeded")))
+    streams = iter([httpx.Response(502), done])
+    service.on("GET", f"/v1/jobs/{JOB_ID}/events", lambda request: next(streams))
+    service.on("GET", f"/v1/jobs/{JOB_ID}", job("succeeded"))
+    screen = io.StringIO()
+    transport = httpx.MockTransport(service)
+    with Client(URL, "t", transport=transport, reconnect_wait_s=0) as client:
+        follow_job(client, JOB_ID, Console(file=screen, width=200))
+    first, last = screen.getvalue().splitlines()
+    assert first.endswith("trying to connect again …")
+    assert last.endswith("succeeded")
