@@ -5,7 +5,9 @@ taken from another trial: with bagged trees and independent draws, an estimate o
 index, interactions included. fANOVA (Optuna's) asks the forest about itself, and so shares out the
 noise as well: its importances add up to one even where no field has any effect. Here every trial is
 predicted by trees that did not see it, so a field without effect has a share around zero, and one
-can say that nothing was shown.
+can say that nothing was shown. The price: of few trials the trees learn a part of what there is to
+learn, so that shares of tens of trials are rather too small than too large, and an interval is one
+of what so many trials can show.
 
 Sources: Breiman 2001, Random Forests (out-of-bag permutation); Gregorutti et al. 2017,
 arXiv:1310.5726 (half the increase of the squared error is the numerator of the Sobol index).
