@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from jobs.search_report.trial_table import TrialRecord
 from jobs.search_report.value_labels import number_label, value_label
 from jobs.search_specs import (
@@ -67,6 +69,9 @@ class FieldAxis:
     is_numeric: bool
     """Whether the values are numbers."""
 
+    keys: tuple[str, ...] = ()
+    """The choices as JSON."""
+
     @property
     def title(self) -> str:
         """What the axis is labelled with."""
@@ -81,7 +86,7 @@ class FieldAxis:
         """Where a value lies, from 0 to 1."""
         if self.choices is not None:
             last = len(self.choices) - 1
-            return self.choices.index(value_label(value)) / last if last else 0.5
+            return self._index(value) / last if last else 0.5
         return self._fraction(_number(value))
 
     def ticks(self) -> list[tuple[float, str]]:
@@ -105,13 +110,20 @@ class FieldAxis:
     def bin_of(self, value: Value) -> Bin:
         """The bin that a value falls into."""
         if self.choices is not None:
-            label = value_label(value)
-            index = self.choices.index(label)
-            return Bin(index, label, _number(value) if self.is_numeric else float(index))
+            index = self._index(value)
+            return Bin(
+                index, self.choices[index], _number(value) if self.is_numeric else float(index)
+            )
         index = min(int(self._fraction(_number(value)) * _NUM_BINS), _NUM_BINS - 1)
         low, high = self._edges(_NUM_BINS)[index : index + 2]
         centre = math.sqrt(low * high) if self.is_log else (low + high) / 2
         return Bin(index, f"{number_label(low, 2)} – {number_label(high, 2)}", centre)
+
+    def _index(self, value: Value) -> int:
+        """Place of a choice; a number that is none of them is put with the nearest."""
+        if not self.is_numeric:
+            return self.keys.index(json.dumps(value))
+        return int(np.argmin([abs(json.loads(key) - _number(value)) for key in self.keys]))
 
     def _fraction(self, number: float) -> float:
         low, high = self.low, self.high
@@ -134,12 +146,11 @@ def field_axis(field: str, values: RangeSpec) -> FieldAxis:
         is_numeric = len(numbers) == len(choice)
         if is_numeric:
             choice = sorted(choice, key=_number)
-        labels = tuple(value_label(value) for value in choice)
-        return _choice_axis(field, labels, numbers if is_numeric else [])
+        return _choice_axis(field, choice, numbers if is_numeric else [])
     low, high = bounds(values)
     if isinstance(low, int) and isinstance(high, int) and high - low < _MOST_INTEGERS:
         numbers = [float(number) for number in range(low, high + 1)]
-        return _choice_axis(field, tuple(map(number_label, numbers)), numbers)
+        return _choice_axis(field, list(range(low, high + 1)), numbers)
     return FieldAxis(field, isinstance(values, LogUniformSpec), low, high, None, True)
 
 
@@ -164,10 +175,14 @@ def metric_name(metric: str) -> str:
     return metric_title(metric).partition(" (")[0]
 
 
-def _choice_axis(field: str, labels: tuple[str, ...], numbers: list[float]) -> FieldAxis:
-    low, high = (min(numbers), max(numbers)) if numbers else (0.0, float(len(labels) - 1))
+def _choice_axis(field: str, choice: Sequence[Value], numbers: list[float]) -> FieldAxis:
+    low, high = (min(numbers), max(numbers)) if numbers else (0.0, float(len(choice) - 1))
     is_log = bool(numbers) and low > 0 and high / low > _WIDE
-    return FieldAxis(field, is_log, low, high, labels, bool(numbers))
+    keys = tuple(json.dumps(value) for value in choice)
+    labels = tuple(value_label(value) for value in choice)
+    if len(set(labels)) < len(labels):
+        labels = keys
+    return FieldAxis(field, is_log, low, high, labels, bool(numbers), keys)
 
 
 def _is_number(value: Value) -> bool:

@@ -18,7 +18,7 @@ from jobs.search_report.plots.parallel_coordinates import parallel_coordinates
 from jobs.search_report.plots.pareto_front import pareto_front
 from jobs.search_report.plots.plot import Plot
 from jobs.search_report.trial_table import TrialRecord, pareto_set, rank
-from jobs.search_specs import SearchSpec
+from jobs.search_specs import SearchSpec, Value
 from tests.unit.jobs.search_report.trials import (
     CURVATURE,
     LEARNED,
@@ -183,6 +183,38 @@ def test_numbers_to_choose_from_rise_whatever_their_order_and_true_follows_false
     space = search({RANK: {"choice": [32, 4, 128]}, LEARNED: {"choice": [False, True]}}).space
     assert [label for _, label in field_axis(RANK, space[RANK]).ticks()] == ["4", "32", "128"]
     assert field_axis(LEARNED, space[LEARNED]).position(True) == 1.0
+
+
+def test_choices_that_would_look_the_same_keep_bins_of_their_own() -> None:
+    axis = field_axis(
+        CURVATURE, search({CURVATURE: {"choice": [1.0001, 1.0002, 3]}}).space[CURVATURE]
+    )
+    bins = [axis.bin_of(value) for value in (1.0001, 1.0002, 3.0)]
+    assert [each.index for each in bins] == [0, 1, 2]
+    assert len({each.label for each in bins}) == 3
+
+
+def test_a_space_of_categories_and_a_score_to_raise_have_plots() -> None:
+    names: list[Value] = [["q_proj"], ["q_proj", "v_proj"], "all-linear"]
+    space = {
+        "adapter.target_modules": {"choice": names},
+        "adapter.curvature_gradient_bound": {"choice": [None, 0.01]},
+    }
+    spec = search(space, objectives=[{"metric": LOSS, "mode": "max"}])
+    some = [
+        dataclasses.replace(
+            trial,
+            values={
+                "adapter.target_modules": names[i % 3],
+                "adapter.curvature_gradient_bound": (None, 0.01)[i % 2],
+            },
+        )
+        for i, trial in enumerate(trials(18))
+    ]
+    found = gallery(spec, some)
+    assert {"parallel_coordinates", "importance"} <= found.keys()
+    assert any(name.startswith("heat_map_") for name in found)
+    assert all(plot.png() for plot in found.values())
 
 
 def test_the_pareto_front_is_marked() -> None:
