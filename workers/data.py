@@ -112,6 +112,35 @@ class Example:
         return Example(self.input_ids[:max_length], self.is_answer[:max_length], self.line)
 
 
+def stacked(examples: Sequence[Example]) -> dict[str, Tensor]:
+    """Many examples as four arrays, which are written and sent at once; see `unstacked`."""
+    empty = torch.empty(0, dtype=torch.int32)
+    return {
+        "input_ids": torch.cat([empty, *(example.input_ids for example in examples)]),
+        "is_answer": torch.cat([empty.bool(), *(example.is_answer for example in examples)]),
+        "lengths": torch.tensor([example.num_tokens for example in examples]),
+        "lines": torch.tensor([example.line for example in examples]),
+    }
+
+
+def unstacked(arrays: Mapping[str, Tensor]) -> list[Example]:
+    """The examples that `stacked` put together, as views.
+
+    Raises:
+        KeyError: If an array is missing.
+    """
+    lengths = arrays["lengths"].tolist()
+    return [
+        Example(input_ids, is_answer, line)
+        for input_ids, is_answer, line in zip(
+            arrays["input_ids"].split(lengths),
+            arrays["is_answer"].split(lengths),
+            arrays["lines"].tolist(),
+            strict=True,
+        )
+    ]
+
+
 @dataclass(frozen=True)
 class _Piece:
     """Text that is encoded on its own, so that tokens never span its borders."""

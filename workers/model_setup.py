@@ -1,5 +1,7 @@
 """The model that a training optimises: base model, adapter, and how both are held in memory."""
 
+from dataclasses import dataclass
+
 import torch
 from peft import PeftModel
 from torch import nn
@@ -14,44 +16,73 @@ from workers.ranks import world_size
 from workers.seeds import derive_seed
 from workers.specs import AdapterSpec, TrainingSpec
 
+SETTINGS_OF_BASE = {
+    "dtype",
+    "quantization",
+    "gradient_checkpointing",
+    "compile",
+    "shard_base_model",
+}
+"""Fields of `TrainingSpec` that a loaded base model depends on."""
 
-def build_model(
-    base_model: str, adapter: AdapterSpec, training: TrainingSpec, device: torch.device
-) -> tuple[PeftModel, bool]:
-    """Load a base model and put a new adapter on it.
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model without an adapter, ready to be given one."""
+
+    model: PreTrainedModel
+
+    can_pack: bool
+    """Whether rows may be packed into one sequence."""
+
+
+def load_base(base_model: str, training: TrainingSpec, device: torch.device) -> Base:
+    """Load a base model and set it up for training.
 
     Args:
         base_model: A folder, a Hugging Face id or an MLflow URI.
-        adapter: The adapter to add.
-        training: Precision, memory and compilation settings, and the seed of the weights.
+        training: Precision, memory and compilation settings: `SETTINGS_OF_BASE`.
         device: Where this rank computes.
-
-    Returns:
-        The model, and whether rows may be packed into one sequence.
 
     Raises:
         BaseModelNotFoundError: If the base model is not there.
         BaseModelUnusableError: If it cannot be loaded completely and safely.
-        TargetModulesNotFoundError: If the adapter finds no place.
     """
     # bitsandbytes packs weights on the device where they will be used.
     home = device if training.quantization else None
-    base = load_base_model(base_model, training.dtype, training.quantization, home)
-    _keep_differentiable(base)
+    model = load_base_model(base_model, training.dtype, training.quantization, home)
+    _keep_differentiable(model)
     if not training.shard_base_model and home is None:
-        base.to(device)
-    can_pack = use_packed_attention(base)
+        model.to(device)
+    can_pack = use_packed_attention(model)
     if training.gradient_checkpointing:
-        base.activation_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    if training.compile:
+        model.compile(dynamic=True)  # lengths differ from batch to batch
+    return Base(model, can_pack)
+
+
+def add_adapter(
+    base: Base, adapter: AdapterSpec, training: TrainingSpec, device: torch.device
+) -> PeftModel:
+    """Put a new adapter on a base model, which is changed in place.
+
+    Args:
+        base: From `load_base` with the same settings; `unload` of what is returned gives it back.
+        adapter: The adapter to add.
+        training: Holds the seed of the adapter's weights.
+        device: Where this rank computes.
+
+    Raises:
+        TargetModulesNotFoundError: If the adapter finds no place.
+    """
     torch.manual_seed(derive_seed(training.seed, "initialisation"))
-    model = build_adapter(base, adapter)
+    model = build_adapter(base.model, adapter)
     if training.shard_base_model and world_size() > 1:
-        _shard_base_model(model, base, device)
+        _shard_base_model(model, base.model, device)
     else:
         model.to(device)
-    if training.compile:
-        base.compile(dynamic=True)  # lengths differ from batch to batch
-    return model, can_pack
+    return model
 
 
 def _keep_differentiable(base: PreTrainedModel) -> None:

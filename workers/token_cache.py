@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from workers.cache import cache_folder, remove_unused
-from workers.data import Example, LossOn, tokenize
+from workers.data import Example, LossOn, stacked, tokenize, unstacked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,27 +66,12 @@ def _save(path: Path, examples: Sequence[Example]) -> None:
     """Write beside the target and rename, so that others never see half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unused(path.parent)
-    tensors = {
-        "input_ids": torch.cat([example.input_ids for example in examples]),
-        "is_answer": torch.cat([example.is_answer for example in examples]),
-        "lengths": torch.tensor([example.num_tokens for example in examples]),
-        "lines": torch.tensor([example.line for example in examples]),
-    }
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="partial-") as partial:
-        save_file(tensors, Path(partial) / path.name)
+        save_file(stacked(examples), Path(partial) / path.name)
         (Path(partial) / path.name).replace(path)
 
 
 def _load(path: Path) -> list[Example]:
-    tensors = load_file(path)
+    arrays = load_file(path)
     os.utime(path)
-    lengths = tensors["lengths"].tolist()
-    return [
-        Example(input_ids, is_answer, line)
-        for input_ids, is_answer, line in zip(
-            tensors["input_ids"].split(lengths),
-            tensors["is_answer"].split(lengths),
-            tensors["lines"].tolist(),
-            strict=True,
-        )
-    ]
+    return unstacked(arrays)

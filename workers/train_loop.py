@@ -9,7 +9,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,7 +89,12 @@ class TrainResult:
         return self.steps == self.total_steps
 
 
-def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainResult:
+def train(
+    task: TrainTask,
+    reporter: Reporter,
+    device: torch.device,
+    prepare: Callable[[TrainTask, torch.device], TrainSetup] = prepare,
+) -> TrainResult:
     """Train the adapter that a task asks for, resuming from the newest checkpoint that is whole.
 
     Deterministic on a CPU: data order, initialisation and dropout follow from the seed, so that a
@@ -100,6 +105,7 @@ def train(task: TrainTask, reporter: Reporter, device: torch.device) -> TrainRes
         task: What to train.
         reporter: Receives metrics and checkpoints.
         device: Where this rank computes.
+        prepare: Builds what the loop works on; by default from nothing.
 
     Raises:
         WorkerError: For what a user can act on; see `workers.errors`.

@@ -14,7 +14,7 @@ from workers.batches import Batching
 from workers.chat_templates import set_chat_template
 from workers.data import Example
 from workers.errors import BaseModelUnusableError
-from workers.model_setup import build_model
+from workers.model_setup import Base, add_adapter, load_base
 from workers.prepare_data import PreparedData, prepare_data
 from workers.specs import AdapterSpec, DataSpec, TrainingSpec
 from workers.train_step import build_optimizer
@@ -91,21 +91,38 @@ def prepare(task: TrainTask, device: torch.device) -> TrainSetup:
     """Read the rows and build the model and its optimizer.
 
     Raises:
-        WorkerError: As `read_data` and `workers.model_setup.build_model` do.
+        WorkerError: As `read_data` and `workers.model_setup` do.
     """
     tokenizer, data = read_data(task)
-    model, can_pack = build_model(task.base_model, task.adapter, task.training, device)
+    base = load_base(task.base_model, task.training, device)
+    return assemble(task, device, data, template_to_keep(task, tokenizer), base)
+
+
+def assemble(
+    task: TrainTask, device: torch.device, data: PreparedData, chat_template: str | None, base: Base
+) -> TrainSetup:
+    """Put together what has been read and loaded, with a new adapter and its optimizer.
+
+    Raises:
+        TargetModulesNotFoundError: If the adapter finds no place.
+    """
+    model = add_adapter(base, task.adapter, task.training, device)
     return TrainSetup(
         data=data,
         model=model,
         optimizer=build_optimizer(model, task.training),
         batching=Batching(
-            max_tokens=task.training.micro_batch_tokens if can_pack else 0,
+            max_tokens=task.training.micro_batch_tokens if base.can_pack else 0,
             is_sharded=task.training.shard_base_model,
         ),
-        chat_template=str(tokenizer.chat_template) if task.data.chat_template else None,
+        chat_template=chat_template,
         digest=_digest(task, data.train),
     )
+
+
+def template_to_keep(task: TrainTask, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The layout to keep with the adapter; None for the base model's own."""
+    return str(tokenizer.chat_template) if task.data.chat_template else None
 
 
 def _digest(task: TrainTask, rows: Sequence[Example]) -> str:
