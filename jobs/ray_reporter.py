@@ -90,7 +90,7 @@ class RayReporter:
             path = f"{storage.experiment_fs_path}/{name}"
             lent = Checkpoint(path, storage.storage_filesystem)
             if name in noted or _is_whole(lent):
-                yield _lend(lent)
+                yield lend(lent)
 
     def stop_requested(self) -> bool:
         """Whether the driver was asked to stop."""
@@ -108,7 +108,8 @@ def _is_whole(checkpoint: Checkpoint) -> bool:
 
 
 @contextmanager
-def _lend(checkpoint: Checkpoint) -> Iterator[Path]:
+def lend(checkpoint: Checkpoint) -> Iterator[Path]:
+    """A checkpoint as a folder that can be read within the context."""
     with checkpoint.as_directory() as directory:
         yield Path(directory)
 
@@ -120,7 +121,7 @@ def open_reporter(ticket: JobTicket, stop: ActorHandle) -> Iterator[RayReporter]
         yield RayReporter(None, None)
         return
     writer = RunWriter(MlflowClient(tracking_uri=ticket.tracking_uri), ticket.run_id)
-    listener = StopListener(stop)
+    listener = StopListener(stop.poll.remote)
     try:
         yield RayReporter(writer, listener)
     finally:

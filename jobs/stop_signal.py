@@ -9,9 +9,11 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 import ray
+from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
@@ -57,10 +59,14 @@ def _request(stop: ActorHandle) -> None:
 
 
 class StopListener:
-    """Tells a training loop whether a stop was asked for, without ever holding it up."""
+    """Tells a training loop whether a stop was asked for, without ever holding it up.
 
-    def __init__(self, stop: ActorHandle) -> None:
-        self._stop = stop
+    Args:
+        poll: Asks an actor whether to stop.
+    """
+
+    def __init__(self, poll: Callable[[], ObjectRef]) -> None:
+        self._poll = poll
         self._requested = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stop-listener", daemon=True)
@@ -79,7 +85,7 @@ class StopListener:
     def _run(self) -> None:
         while not self._closing.wait(_POLL_INTERVAL_S):
             try:
-                if ray.get(self._stop.poll.remote(), timeout=_ANSWER_TIMEOUT_S):
+                if ray.get(self._poll(), timeout=_ANSWER_TIMEOUT_S):
                     self._requested.set()
                     return
             except RayError as error:  # the driver is gone, and this process with it in a moment
