@@ -23,6 +23,12 @@ class WorkersLostError(JobError):
     code = FailureCode.WORKERS_LOST
 
 
+class NoTrialCompletedError(JobError):
+    """A search ended without a single trial that trained to its end."""
+
+    code = FailureCode.NO_TRIAL_COMPLETED
+
+
 class TrainingFailedError(JobError):
     """A worker met bad input or a numerical failure; takes over that failure's own code."""
 

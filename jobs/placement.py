@@ -55,9 +55,9 @@ def plan_workers(resources: ResourcesSpec, nodes: Sequence[Node]) -> ScalingConf
     Raises:
         ResourcesUnavailableError: If the nodes are too small for all workers.
     """
-    bundle = _bundle(resources, nodes)
+    bundle = worker_bundle(resources, nodes)
     num_workers = resources.fewest_workers
-    num_places = sum(_places(node, bundle) for node in nodes)
+    num_places = sum(places(node, bundle) for node in nodes)
     if num_places < num_workers:
         wanted = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
         raise ResourcesUnavailableError(
@@ -86,15 +86,15 @@ def judge_memory(
     if bytes_each is None:
         return MemoryFit(None, "the memory of this base model cannot be estimated")
     try:
-        bundle = _bundle(resources, nodes)
+        bundle = worker_bundle(resources, nodes)
     except ResourcesUnavailableError:
         return MemoryFit(None, None)
     if bundle.get("GPU"):
         return MemoryFit(None, "Ray does not tell how much memory a GPU has")
-    places = [(min(_places(node, bundle), resources.fewest_workers), node) for node in nodes]
-    if any(number and "memory" not in node for number, node in places):
+    hosts = [(min(places(node, bundle), resources.fewest_workers), node) for node in nodes]
+    if any(number and "memory" not in node for number, node in hosts):
         return MemoryFit(None, "Ray does not tell how much memory some node has")
-    held = [(number, int(node.get("memory", 0) // bytes_each)) for number, node in places]
+    held = [(number, int(node.get("memory", 0) // bytes_each)) for number, node in hosts]
     if all(number <= room for number, room in held):
         return MemoryFit(True, None)
     gib = bytes_each / 2**30
@@ -112,7 +112,7 @@ def judge_memory(
     )
 
 
-def _bundle(resources: ResourcesSpec, nodes: Sequence[Node]) -> dict[str, float]:
+def worker_bundle(resources: ResourcesSpec, nodes: Sequence[Node]) -> dict[str, float]:
     """What each worker reserves.
 
     Raises:
@@ -136,6 +136,6 @@ def _bundle(resources: ResourcesSpec, nodes: Sequence[Node]) -> dict[str, float]
     return bundle | {"GPU": float(gpus_each)} if gpus_each else bundle
 
 
-def _places(node: Node, bundle: Mapping[str, float]) -> int:
+def places(node: Node, bundle: Mapping[str, float]) -> int:
     """How many workers an empty node holds."""
     return min(int(node.get(name, 0) // amount) for name, amount in bundle.items())

@@ -199,6 +199,11 @@ class SearchSpec(TuningSpec):
         stops = algorithm.early_stopping or algorithm.population_interval
         if algorithm.early_stopping and algorithm.population_interval:
             raise ValueError("algorithm: give either early_stopping or population_interval")
+        if stops and self.resources.most_workers > 1:
+            raise ValueError(
+                "algorithm: trials of several workers cannot be stopped early; set "
+                "resources.num_workers to 1"
+            )
         if stops and len(self.objectives) > 1:
             raise ValueError("algorithm: trials can be stopped early by a single objective only")
         if stops and self.objectives[0].metric not in _MEASURED_ON_THE_WAY:
@@ -264,6 +269,8 @@ class SearchSpec(TuningSpec):
         if self.budget.steps_per_trial is not None and not is_refit:
             bounds = (training["max_steps"], self.budget.steps_per_trial)
             training["max_steps"] = min(bound for bound in bounds if bound is not None)
+        if (interval := self.algorithm.population_interval) and not is_refit:
+            training |= {"checkpoint_every_steps": interval, "eval_every_steps": interval}
         return FinetuneSpec.model_validate(spec)
 
     def _require_valid(self, field: str, value: Value) -> None:
@@ -293,6 +300,9 @@ def edges(values: RangeSpec) -> list[Value]:
     match values:
         case ChoiceSpec(choice=choice):
             return [_as_json(value) for value in choice]
+        case UniformSpec() | LogUniformSpec():
+            low, high = bounds(values)
+            return [low, high, low + (high - low) / 3]  # which no field of whole numbers takes
         case _:
             return list(bounds(values))
 

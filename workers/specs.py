@@ -385,6 +385,7 @@ class FailureCode(StrEnum):
     OUT_OF_MEMORY = "out-of-memory"
     STORAGE_FULL = "storage-full"
     CHECKPOINT_DAMAGED = "checkpoint-damaged"
+    NO_TRIAL_COMPLETED = "no-trial-completed"
     RESOURCES_UNAVAILABLE = "resources-unavailable"
     WORKERS_LOST = "workers-lost"
     ADAPTER_UNUSABLE = "adapter-unusable"

@@ -39,6 +39,10 @@ class TrainTask:
     training: TrainingSpec
     """How the adapter is optimised."""
 
+    identity: str | None = None
+    """Told from others by this, a training resumes from any checkpoint with the same; by default
+    all settings must be the same."""
+
 
 @dataclass(frozen=True)
 class TrainSetup:
@@ -127,6 +131,8 @@ def template_to_keep(task: TrainTask, tokenizer: PreTrainedTokenizerBase) -> str
 
 def _digest(task: TrainTask, rows: Sequence[Example]) -> str:
     """Tells one training from another, so that none resumes from a foreign checkpoint."""
+    if task.identity is not None:
+        return hashlib.sha256(task.identity.encode()).hexdigest()
     settings = [
         task.base_model,
         *(spec.model_dump_json() for spec in (task.adapter, task.data, task.training)),

@@ -1,0 +1,177 @@
+"""The search driver: Ray Tune tries values of the searched fields, MLflow gets trials and winner.
+
+Run as `python -m jobs.search` by Ray's Jobs API, with its ticket in the environment.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ray
+from mlflow import MlflowClient
+from ray.actor import ActorHandle
+from ray.tune import CheckpointConfig, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
+
+from jobs.cluster import connect
+from jobs.distributed import fit, task_of
+from jobs.entrypoint import run_driver
+from jobs.errors import NoTrialCompletedError, StoppedEarlyError
+from jobs.placement import live_nodes
+from jobs.ray_reporter import RayReporter
+from jobs.search_report.trial_table import TrialRecord, rank
+from jobs.search_specs import SearchSpec
+from jobs.stop_signal import StopSignal, pass_on_sigterm
+from jobs.tickets import JobTicket, RunTag, TrialState
+from jobs.tracking import RunWriter
+from jobs.tuning.budget import BudgetStopper
+from jobs.tuning.capacity import Capacity, plan_trials
+from jobs.tuning.nested_trial import run_nested_trial
+from jobs.tuning.progress import SearchProgress
+from jobs.tuning.publishing import publish_report, register_refit, register_trials
+from jobs.tuning.records import close_open_runs, read_records
+from jobs.tuning.schedulers import make_scheduler
+from jobs.tuning.searchers import make_searcher
+from jobs.tuning.trial import run_trial
+from jobs.tuning.trial_runs import TrialRuns, state_of
+from jobs.tuning.wishes import TrialWishes, WishReader
+from ray import tune
+from workers.preview import preview
+from workers.warm_start import SharedRows
+
+logger = logging.getLogger(__name__)
+
+_TRIAL_RESTARTS = 1
+_TUNE_VARIABLES = {
+    # Trials that have not evaluated yet report checkpoints without an objective.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # MLflow keeps what these would write once more.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A trial that is stopped has its last metrics to send before the next may have its process.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    # A snapshot at each checkpoint is wanted: a driver that dies loses none.
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def search(ticket: JobTicket) -> None:
+    """Try, compare, and register what is best.
+
+    Raises:
+        ResourcesUnavailableError: If the cluster can never hold a trial, or as many as are wished.
+        NoTrialCompletedError: If no trial trained to its end.
+        WorkerError: If the rows or the base model cannot be used by any trial.
+        StoppedEarlyError: If the search was asked to stop, and did.
+    """
+    spec = ticket.spec
+    assert isinstance(spec, SearchSpec)
+    connect(**_TUNE_VARIABLES)
+    stop = ray.remote(num_cpus=0)(StopSignal).remote()
+    pass_on_sigterm(stop)
+    runs = TrialRuns(ticket)
+    results = _tune(ticket, spec, runs)
+    if ray.get(stop.poll.remote()):
+        raise StoppedEarlyError(f"stopped; {len(results)} trials have begun")
+    close_open_runs(runs, "the search ended first")
+    records = read_records(runs, spec)
+    publish_report(ticket, spec, records)
+    ranked = rank(records, spec.objectives)
+    if not ranked:
+        raise NoTrialCompletedError(_why_none(records))
+    version = register_trials(ticket, spec, ranked[: spec.register_best], results)
+    if spec.refit:
+        version = register_refit(ticket, spec, ranked[0], stop)
+    client = MlflowClient(tracking_uri=ticket.tracking_uri)
+    client.set_tag(ticket.run_id, RunTag.MODEL_NAME, version.name)
+    client.set_tag(ticket.run_id, RunTag.MODEL_VERSION, version.version)
+    logger.info("registered %s version %s", version.name, version.version)
+
+
+def _tune(ticket: JobTicket, spec: SearchSpec, runs: TrialRuns) -> ResultGrid:
+    """Run the trials that the budget allows, going on where an earlier attempt ended."""
+    sample = task_of(spec.trial_spec({}), ticket)
+    rows = SharedRows.read(sample)
+    _tell_of_rows(ticket, rows)
+    memory = preview(sample, 1, "cpu").memory
+    capacity = plan_trials(spec, live_nodes(), memory.total if memory else None)
+    logger.info("%d trials at a time, each with %s", capacity.num_trials, capacity.bundle)
+    BudgetStopper.gpu_seconds_before = _gpu_seconds(runs, capacity)
+    wishes = ray.remote(num_cpus=0)(TrialWishes).remote()
+    reader = WishReader(ticket, wishes)
+    trainable = _trainable(ticket, spec, capacity, rows, wishes)
+    path = f"{ticket.storage_path}/{ticket.job_id}"
+    try:
+        if Tuner.can_restore(path):
+            logger.info("going on with the trials of an earlier attempt")
+            return Tuner.restore(path, trainable).fit()
+        return Tuner(
+            trainable,
+            tune_config=TuneConfig(
+                num_samples=spec.num_trials,
+                max_concurrent_trials=capacity.num_trials,
+                search_alg=make_searcher(spec),
+                scheduler=make_scheduler(spec),
+                reuse_actors=spec.resources.most_workers == 1,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=RunConfig(
+                name=ticket.job_id,
+                storage_path=ticket.storage_path,
+                stop=BudgetStopper(spec.budget, capacity.bundle.get("GPU", 0.0), runs.started_at),
+                failure_config=FailureConfig(max_failures=_TRIAL_RESTARTS),
+                checkpoint_config=CheckpointConfig(num_to_keep=spec.training.kept_checkpoints),
+                callbacks=[SearchProgress(ticket)],
+                verbose=0,
+            ),
+        ).fit()
+    finally:
+        reader.close()
+
+
+def _trainable(
+    ticket: JobTicket,
+    spec: SearchSpec,
+    capacity: Capacity,
+    rows: SharedRows,
+    wishes: ActorHandle,
+) -> object:
+    """What Ray Tune runs for each trial, with what it reserves."""
+    document = ticket.model_dump_json()
+    if spec.resources.most_workers == 1:
+        warm = tune.with_parameters(run_trial, ticket=document, rows=rows, wishes=wishes)
+        return tune.with_resources(warm, capacity.bundle)
+    nested = tune.with_parameters(run_nested_trial, ticket=document, wishes=wishes)
+    # Its workers reserve what they need; a launcher that held CPUs could keep them from it.
+    return tune.with_resources(nested, {"memory": 1e6})
+
+
+def _trial_name(trial: "tune.experiment.Trial") -> str:
+    return f"trial-{trial.config['number']:04}"
+
+
+def _tell_of_rows(ticket: JobTicket, rows: SharedRows) -> None:
+    writer = RunWriter(MlflowClient(tracking_uri=ticket.tracking_uri), ticket.run_id)
+    RayReporter(writer, None).data_report(rows.report)
+    writer.close()
+
+
+def _gpu_seconds(runs: TrialRuns, capacity: Capacity) -> float:
+    """GPU time of the trials that have ended."""
+    ended = [run.info for run in runs.all() if state_of(run) is not TrialState.RUNNING]
+    milliseconds = sum((info.end_time or info.start_time) - info.start_time for info in ended)
+    return capacity.bundle.get("GPU", 0.0) * milliseconds / 1000
+
+
+def _why_none(records: Sequence[TrialRecord]) -> str:
+    counts: Mapping[str, int] = {
+        state: sum(record.state is state for record in records) for state in TrialState
+    }
+    told = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+    reason = next((record.reason for record in records if record.reason), "see the job's log")
+    return f"no trial trained to its end ({told or 'none began'}); the first: {reason}"
+
+
+if __name__ == "__main__":
+    sys.exit(run_driver(search))

@@ -1,0 +1,168 @@
+"""One trial of a search: the function that Ray Tune runs in an actor, trial after trial.
+
+What an actor has loaded stays in it: the next trial finds the base model and the rows in memory.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.actor import ActorHandle
+from transformers.utils.logging import disable_progress_bar
+
+from jobs.distributed import task_of
+from jobs.search_specs import SearchSpec, Value
+from jobs.stop_signal import StopListener
+from jobs.tickets import JobTicket, RunTag, TrialState
+from jobs.tracking import RunWriter
+from jobs.tuning.objectives import means_and_errors, objectives_of
+from jobs.tuning.schedulers import STEP
+from jobs.tuning.trial_reporter import IS_COMPLETE, FurtherSeedReporter, TrialReporter
+from jobs.tuning.trial_runs import TrialOutcome, TrialRuns, state_of
+from workers.errors import WorkerError
+from workers.train_loop import TrainResult, train
+from workers.train_setup import TrainSetup, TrainTask
+from workers.warm_start import SharedRows, WarmStart
+
+logger = logging.getLogger(__name__)
+
+_warm: dict[str, WarmStart] = {}
+"""What this process keeps between trials, under the id of its search."""
+
+
+class TrialFailedError(Exception):
+    """A trial met a failure that another attempt would only repeat."""
+
+
+def run_trial(
+    config: Mapping[str, Any], *, ticket: str, rows: SharedRows, wishes: ActorHandle
+) -> None:
+    """Train one trial to its end, to where the scheduler stops it, or to where the user does.
+
+    Args:
+        config: What the searcher suggested.
+        ticket: The search's `JobTicket` as JSON.
+        rows: What every trial reads.
+        wishes: The driver's `TrialWishes`.
+
+    Raises:
+        TrialFailedError: If the training failed; its run says why.
+    """
+    disable_progress_bar()
+    job = JobTicket.model_validate_json(ticket)
+    spec = job.spec
+    assert isinstance(spec, SearchSpec)
+    torch.set_num_threads(spec.resources.cpus_per_worker)
+    warm = _warm.setdefault(job.job_id, WarmStart(rows))
+    # Not from its number: in a population, trials go on with copies of others' configurations.
+    trial_id, values = tune.get_context().get_trial_name(), config["values"]
+    runs = TrialRuns(job)
+    run = runs.open(trial_id, values)
+    if state_of(run) is TrialState.FAILED:  # Ray Tune tries again what died; this did not
+        raise TrialFailedError(run.data.tags.get(RunTag.TRIAL_REASON))
+    writer = RunWriter(runs.client, run.info.run_id)
+    listener = StopListener(partial(wishes.is_cancelled.remote, trial_id))
+    trial = _Trial(job, spec, values, warm, writer, listener)
+    try:
+        outcome = trial.run()
+    except WorkerError as error:
+        outcome = TrialOutcome(TrialState.FAILED, f"{error.code}: {error}")
+    except SystemExit:  # raised by Ray Tune where it takes a report in
+        _end(runs, run.info.run_id, writer, listener, trial.early_end())
+        raise
+    finally:
+        warm.release()
+    _end(runs, run.info.run_id, writer, listener, outcome)
+    if outcome.state is TrialState.FAILED:
+        raise TrialFailedError(outcome.reason)
+    if outcome.state is TrialState.COMPLETED:
+        tune.report(trial.reporter.result | dict(outcome.objectives or {}) | {IS_COMPLETE: True})
+
+
+def _end(
+    runs: TrialRuns,
+    run_id: str,
+    writer: RunWriter,
+    listener: StopListener,
+    outcome: TrialOutcome,
+) -> None:
+    listener.close()
+    writer.close()
+    runs.close(run_id, outcome)
+
+
+class _Trial:
+    """The trainings of one trial."""
+
+    def __init__(
+        self,
+        job: JobTicket,
+        spec: SearchSpec,
+        values: Mapping[str, Value],
+        warm: WarmStart,
+        writer: RunWriter,
+        listener: StopListener,
+    ) -> None:
+        self._job = job
+        self._spec = spec
+        self._values = values
+        self._warm = warm
+        self._writer = writer
+        self._listener = listener
+        self._device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+        self.reporter = TrialReporter(writer, listener)
+
+    def run(self) -> TrialOutcome:
+        """Train with every seed.
+
+        Raises:
+            WorkerError: If a training fails.
+        """
+        objectives: list[dict[str, float]] = []
+        for number in range(self._spec.seeds_per_trial):
+            reporter = (
+                FurtherSeedReporter(number, self._writer, self._listener)
+                if number
+                else self.reporter
+            )
+            result = self._train(number, reporter)
+            if not result.is_complete:
+                step = f"after step {result.steps} of {result.total_steps}"
+                return TrialOutcome(TrialState.CANCELLED, f"cancelled by a user {step}")
+            objectives.append(objectives_of(self._spec, asdict(result)))
+        means, errors = means_and_errors(objectives)
+        return TrialOutcome(TrialState.COMPLETED, None, means, errors)
+
+    def early_end(self) -> TrialOutcome:
+        """What to record where Ray Tune ends the trial."""
+        result, objective = self.reporter.result, self._spec.objectives[0]
+        kind = self._spec.algorithm.early_stopping or "the search"
+        reached = f"{objective.metric} {result.get(str(objective.metric), math.nan):.4g}"
+        return TrialOutcome(
+            TrialState.STOPPED, f"stopped by {kind} after step {result.get(STEP, 0)} at {reached}"
+        )
+
+    def _train(
+        self, seed_number: int, reporter: TrialReporter | FurtherSeedReporter
+    ) -> TrainResult:
+        spec = self._spec.trial_spec(self._values, seed_offset=seed_number)
+        try:
+            task = task_of(spec, self._job)
+            if self._spec.algorithm.population_interval:
+                # Trials go on from each other's checkpoints, with other settings.
+                task = replace(task, identity=self._job.job_id)
+            return train(task, reporter, self._device, self._prepare)
+        finally:
+            self._warm.release()
+
+    def _prepare(self, task: TrainTask, device: torch.device) -> TrainSetup:
+        setup = self._warm.prepare(task, device)
+        trainable = (p for p in setup.model.parameters() if p.requires_grad)
+        self.reporter.model_size(sum(p.numel() for p in trainable))
+        return setup

@@ -1,0 +1,261 @@
+"""Searches as users run them: one REST call, trials side by side, a winner in the registry."""
+
+import json
+import signal
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from deploy.local import LocalStack
+from service.answers import JobRead
+from service.client import Client
+from tests.end_to_end.conftest import wait_for_progress, wait_for_status
+
+pytestmark = pytest.mark.integration
+
+MakeSpec = Callable[..., dict[str, Any]]
+RunToEnd = Callable[[dict[str, Any]], JobRead]
+
+
+@pytest.fixture(scope="session")
+def make_search(make_spec: MakeSpec) -> MakeSpec:
+    """A search over curvature, rank and learning rate of the tiny model."""
+
+    def make(name: str, **sections: Any) -> dict[str, Any]:
+        return (
+            make_spec(
+                name,
+                kind="search",
+                training={"max_steps": 8, "eval_every_steps": 4},
+                space={
+                    "adapter.curvature": {"loguniform": [0.1, 10]},
+                    "adapter.r": {"choice": [4, 8, 16, 32]},
+                    "training.learning_rate": {"loguniform": [1e-4, 3e-2]},
+                },
+            )
+            | sections
+        )
+
+    return make
+
+
+def trials_of(stack: LocalStack, job: JobRead) -> dict[str, Run]:
+    """The runs of a search's trials, by the ids of the trials."""
+    assert job.links.mlflow_run is not None
+    run_id = job.links.mlflow_run.rpartition("/")[2]
+    client = MlflowClient(tracking_uri=stack.mlflow_url)
+    experiment_id = client.get_run(run_id).info.experiment_id
+    found = client.search_runs([experiment_id], f"tags.mlflow.parentRunId = '{run_id}'")
+    trials = [run for run in found if "hyplora.trial_id" in run.data.tags]
+    by_id = {run.data.tags["hyplora.trial_id"]: run for run in trials}
+    assert len(by_id) == len(trials), "no trial is doubled"
+    return by_id
+
+
+def states_of(trials: dict[str, Run]) -> list[str]:
+    return [run.data.tags["hyplora.trial_state"] for _, run in sorted(trials.items())]
+
+
+def objective_of(run: Run) -> float:
+    return float(run.data.metrics["objective/eval/loss"])
+
+
+def test_a_search_ends_with_a_registered_winner_that_beats_the_median_trial(
+    stack: LocalStack, make_search: MakeSpec, run_to_end: RunToEnd, tmp_path: Path
+) -> None:
+    job = run_to_end(make_search("hunt", budget={"trials": 6}))
+    assert job.status == "succeeded", job.failure
+    trials = trials_of(stack, job)
+    assert states_of(trials) == ["completed"] * 6
+    assert all(0.1 <= float(run.data.params["adapter.curvature"]) <= 10 for run in trials.values())
+    objectives = {name: objective_of(run) for name, run in trials.items()}
+    client = MlflowClient(tracking_uri=stack.mlflow_url)
+    assert job.model_version is not None
+    version = client.get_model_version("hunt", job.model_version.version)
+    winner = version.tags["hyplora.trial_id"]
+    assert objectives[winner] == min(objectives.values())
+    assert objectives[winner] < statistics.median(objectives.values())
+    assert version.run_id == trials[winner].info.run_id
+    folder = Path(client.download_artifacts(trials[winner].info.run_id, "", str(tmp_path)))
+    assert job.links.mlflow_run is not None
+    run_id = job.links.mlflow_run.rpartition("/")[2]
+    parent = client.get_run(run_id)
+    assert json.loads(parent.data.tags["hyplora.best_trials"]) == [winner]
+    assert parent.data.metrics["progress/step"] == 6
+    names = {Path(artifact.path).name for artifact in client.list_artifacts(run_id, "search")}
+    assert {"report.json", "report.md"} <= names
+    assert folder.is_dir()
+
+
+@pytest.mark.slow
+def test_trials_that_fall_behind_are_stopped_and_those_that_fail_end_alone(
+    stack: LocalStack, make_search: MakeSpec, run_to_end: RunToEnd
+) -> None:
+    spec = make_search(
+        "race",
+        space={
+            "training.learning_rate": {"choice": [1e-2, 1e-3, 1e30]},
+            "adapter.r": {"choice": [4, 8]},
+        },
+        algorithm={
+            "name": "grid", "early_stopping": "asha", "reduction_factor": 2, "grace_steps": 4,
+        },
+        seeds_per_trial=2,
+        register_best=2,
+        refit=True,
+        budget={"steps_per_trial": 6},
+    )  # fmt: skip
+    job = run_to_end(spec)
+    assert job.status == "succeeded", job.failure
+    trials = trials_of(stack, job)
+    states = states_of(trials)
+    assert states[4:] == ["failed", "failed"]
+    assert "completed" in states[:2]
+    assert "stopped" in states
+    for run in trials.values():
+        state, reason = (run.data.tags.get(f"hyplora.trial_{tag}") for tag in ("state", "reason"))
+        if state == "stopped":
+            assert reason.startswith("stopped by asha after step 4 at eval/loss")
+        elif state == "failed":
+            assert reason.startswith("loss-not-finite: at step")
+        else:
+            metrics = run.data.metrics
+            seeds = [metrics["eval/loss"], metrics["seed_1/eval/loss"]]
+            assert objective_of(run) == pytest.approx(statistics.fmean(seeds))
+            error = statistics.stdev(seeds) / 2**0.5
+            assert metrics["objective_error/eval/loss"] == pytest.approx(error)
+            assert metrics["progress/total_steps"] == 6
+    client = MlflowClient(tracking_uri=stack.mlflow_url)
+    assert job.model_version is not None
+    refitted = client.get_model_version("race", job.model_version.version)
+    assert refitted.tags["search_place"] == "refit"
+    assert refitted.tags["steps"] == "8", "a refit has no bound on steps but its training's own"
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_after_its_driver_is_killed_and_no_trial_is_lost_or_doubled(
+    stack: LocalStack, client: Client, make_search: MakeSpec
+) -> None:
+    job = client.submit_job(make_search("bereft", budget={"trials": 8}))
+    wait_for_progress(client, job.id, step=2)
+    driver_of(stack).send_signal(signal.SIGKILL)
+    job = wait_for_status(client, job.id, "succeeded")
+    assert job.attempt == 2
+    trials = trials_of(stack, job)
+    assert states_of(trials) == ["completed"] * 8
+    assert "going on with the trials of an earlier attempt" in "".join(client.logs(job.id))
+
+
+@pytest.mark.slow
+def test_a_cancelled_trial_ends_alone_and_a_cancelled_search_gives_everything_back(
+    stack: LocalStack, client: Client, make_search: MakeSpec
+) -> None:
+    spec = make_search("regretted", budget={"trials": 4})
+    spec["training"] |= {"max_steps": 100_000, "num_epochs": 100_000}
+    job = client.submit_job(spec)
+    wait_until(lambda: len(trials_of(stack, client.get_job(job.id))) >= 2)
+    first = min(trials_of(stack, client.get_job(job.id)).items())
+    mlflow = MlflowClient(tracking_uri=stack.mlflow_url)
+    mlflow.set_tag(first[1].info.run_id, "hyplora.cancel_requested", "true")
+    wait_until(lambda: states_of(trials_of(stack, client.get_job(job.id)))[:1] == ["cancelled"])
+    assert client.get_job(job.id).status == "running"
+    client.cancel_job(job.id)
+    wait_for_status(client, job.id, "cancelled")
+    wait_until(lambda: not processes_named(stack, "run_trial"))
+
+
+@pytest.mark.slow
+def test_two_searches_at_once_both_come_to_their_end(
+    stack: LocalStack, client: Client, make_search: MakeSpec
+) -> None:
+    jobs = [
+        client.submit_job(make_search(name, budget={"trials": 4})) for name in ("romulus", "remus")
+    ]
+    for job in jobs:
+        ended = wait_for_status(client, job.id, "succeeded")
+        assert states_of(trials_of(stack, ended)) == ["completed"] * 4
+
+
+@pytest.mark.slow
+def test_trials_of_two_workers_train_as_one_worker_does(
+    stack: LocalStack, make_search: MakeSpec, run_to_end: RunToEnd
+) -> None:
+    grid = {
+        "space": {"adapter.r": {"choice": [4, 8]}},
+        "algorithm": {"name": "grid"},
+    }
+    together = run_to_end(make_search("pairs", resources={"num_workers": 2}, **grid))
+    alone = run_to_end(make_search("singles", **grid))
+    for job in (together, alone):
+        assert job.status == "succeeded", job.failure
+    pairs = zip(
+        sorted(trials_of(stack, together).items()),
+        sorted(trials_of(stack, alone).items()),
+        strict=True,
+    )
+    for (name, nested), (same_name, warm) in pairs:
+        assert name == same_name
+        assert objective_of(nested) == pytest.approx(objective_of(warm), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_population_goes_on_from_its_best_members(
+    stack: LocalStack, make_search: MakeSpec, run_to_end: RunToEnd
+) -> None:
+    spec = make_search(
+        "tribe",
+        space={"training.learning_rate": {"loguniform": [1e-5, 3e-2]}},
+        algorithm={"name": "random", "population_interval": 4},
+        budget={"trials": 4},
+        max_concurrent_trials=2,
+    )
+    spec["training"] |= {"max_steps": 40}
+    job = run_to_end(spec)
+    assert job.status == "succeeded", job.failure
+    assert states_of(trials_of(stack, job)) == ["completed"] * 4
+
+
+def test_more_trials_at_a_time_than_the_cluster_holds_are_refused_before_any_begins(
+    stack: LocalStack, make_search: MakeSpec, run_to_end: RunToEnd
+) -> None:
+    job = run_to_end(make_search("crowd", max_concurrent_trials=900))
+    assert job.status == "failed"
+    assert job.failure is not None
+    assert job.failure.code == "resources-unavailable"
+    assert "max_concurrent_trials: 900 trials" in job.failure.message
+    assert trials_of(stack, job) == {}
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 120.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def driver_of(stack: LocalStack) -> psutil.Process:
+    (driver,) = [
+        process
+        for process in processes_named(stack, "jobs.search")
+        if process.cmdline()[-2:] == ["-m", "jobs.search"] and "python" in process.cmdline()[0]
+    ]
+    return driver
+
+
+def processes_named(stack: LocalStack, word: str) -> list[psutil.Process]:
+    """Processes under the stack's Ray head with a word in their command line."""
+    found = []
+    for process in psutil.Process(stack.children["ray"].pid).children(recursive=True):
+        try:
+            if word in " ".join(process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
