@@ -6,15 +6,15 @@ Run as `python -m jobs.search` by Ray's Jobs API, with its ticket in the environ
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import ray
 from mlflow import MlflowClient
+from ray import tune
 from ray.actor import ActorHandle
 from ray.tune import CheckpointConfig, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
 
 from jobs.cluster import connect
-from jobs.distributed import fit, task_of
+from jobs.distributed import task_of
 from jobs.entrypoint import run_driver
 from jobs.errors import NoTrialCompletedError, StoppedEarlyError
 from jobs.placement import live_nodes
@@ -35,14 +35,13 @@ from jobs.tuning.searchers import make_searcher
 from jobs.tuning.trial import run_trial
 from jobs.tuning.trial_runs import TrialRuns, state_of
 from jobs.tuning.wishes import TrialWishes, WishReader
-from ray import tune
 from workers.preview import preview
 from workers.warm_start import SharedRows
 
 logger = logging.getLogger(__name__)
 
 _TRIAL_RESTARTS = 1
-_TUNE_VARIABLES = {
+TUNE_VARIABLES = {
     # Trials that have not evaluated yet report checkpoints without an objective.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # MLflow keeps what these would write once more.
@@ -53,6 +52,7 @@ _TUNE_VARIABLES = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+"""Environment of a search's driver and trials."""
 
 
 def search(ticket: JobTicket) -> None:
@@ -66,14 +66,15 @@ def search(ticket: JobTicket) -> None:
     """
     spec = ticket.spec
     assert isinstance(spec, SearchSpec)
-    connect(**_TUNE_VARIABLES)
+    connect(**TUNE_VARIABLES)
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
     runs = TrialRuns(ticket)
-    results = _tune(ticket, spec, runs)
+    is_nested = spec.resources.most_workers > 1
+    results = run_trials(ticket, spec, runs, is_nested=is_nested)
     if ray.get(stop.poll.remote()):
         raise StoppedEarlyError(f"stopped; {len(results)} trials have begun")
-    close_open_runs(runs, "the search ended first")
+    close_open_runs(runs, results, "the search ended first: its budget is used up")
     records = read_records(runs, spec)
     publish_report(ticket, spec, records)
     ranked = rank(records, spec.objectives)
@@ -88,8 +89,22 @@ def search(ticket: JobTicket) -> None:
     logger.info("registered %s version %s", version.name, version.version)
 
 
-def _tune(ticket: JobTicket, spec: SearchSpec, runs: TrialRuns) -> ResultGrid:
-    """Run the trials that the budget allows, going on where an earlier attempt ended."""
+def run_trials(
+    ticket: JobTicket, spec: SearchSpec, runs: TrialRuns, *, is_nested: bool
+) -> ResultGrid:
+    """Run the trials that the budget allows, going on where an earlier attempt ended.
+
+    Args:
+        ticket: The job's.
+        spec: Its spec.
+        runs: Where trials are recorded.
+        is_nested: Whether each trial starts a worker group of its own, as one of several workers
+            must; others share processes that stay warm.
+
+    Raises:
+        ResourcesUnavailableError: If the cluster can never hold a trial, or as many as are wished.
+        WorkerError: If the rows or the base model cannot be used by any trial.
+    """
     sample = task_of(spec.trial_spec({}), ticket)
     rows = SharedRows.read(sample)
     _tell_of_rows(ticket, rows)
@@ -99,7 +114,11 @@ def _tune(ticket: JobTicket, spec: SearchSpec, runs: TrialRuns) -> ResultGrid:
     BudgetStopper.gpu_seconds_before = _gpu_seconds(runs, capacity)
     wishes = ray.remote(num_cpus=0)(TrialWishes).remote()
     reader = WishReader(ticket, wishes)
-    trainable = _trainable(ticket, spec, capacity, rows, wishes)
+    trainable = (
+        _nested_trainable(ticket, wishes)
+        if is_nested
+        else _warm_trainable(ticket, capacity, rows, wishes)
+    )
     path = f"{ticket.storage_path}/{ticket.job_id}"
     try:
         if Tuner.can_restore(path):
@@ -112,7 +131,7 @@ def _tune(ticket: JobTicket, spec: SearchSpec, runs: TrialRuns) -> ResultGrid:
                 max_concurrent_trials=capacity.num_trials,
                 search_alg=make_searcher(spec),
                 scheduler=make_scheduler(spec),
-                reuse_actors=spec.resources.most_workers == 1,
+                reuse_actors=not is_nested,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
             ),
@@ -130,20 +149,20 @@ def _tune(ticket: JobTicket, spec: SearchSpec, runs: TrialRuns) -> ResultGrid:
         reader.close()
 
 
-def _trainable(
-    ticket: JobTicket,
-    spec: SearchSpec,
-    capacity: Capacity,
-    rows: SharedRows,
-    wishes: ActorHandle,
+def _warm_trainable(
+    ticket: JobTicket, capacity: Capacity, rows: SharedRows, wishes: ActorHandle
 ) -> object:
     """What Ray Tune runs for each trial, with what it reserves."""
     document = ticket.model_dump_json()
-    if spec.resources.most_workers == 1:
-        warm = tune.with_parameters(run_trial, ticket=document, rows=rows, wishes=wishes)
-        return tune.with_resources(warm, capacity.bundle)
+    warm = tune.with_parameters(run_trial, ticket=document, rows=rows, wishes=wishes)
+    return tune.with_resources(warm, capacity.bundle)
+
+
+def _nested_trainable(ticket: JobTicket, wishes: ActorHandle) -> object:
+    """As that, for trials whose workers reserve what they need."""
+    document = ticket.model_dump_json()
     nested = tune.with_parameters(run_nested_trial, ticket=document, wishes=wishes)
-    # Its workers reserve what they need; a launcher that held CPUs could keep them from it.
+    # A launcher that held CPUs could keep them from its own workers.
     return tune.with_resources(nested, {"memory": 1e6})
 
 

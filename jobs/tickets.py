@@ -120,3 +120,7 @@ def objective_metric(metric: str) -> str:
 def objective_error(metric: str) -> str:
     """MLflow metric of the standard error of a trial's objective; absent with one seed."""
     return f"objective_error/{metric}"
+
+
+TRIAL_START_SECONDS = "trial/start_seconds"
+"""MLflow metric: time from when a trial was given its process to its first optimizer step."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray import tune
 from ray.actor import ActorHandle
 
 from jobs.distributed import fit
@@ -15,7 +16,6 @@ from jobs.tuning.objectives import means_and_errors, objectives_of
 from jobs.tuning.trial import TrialFailedError
 from jobs.tuning.trial_reporter import CHECKPOINT_PATH, IS_COMPLETE
 from jobs.tuning.trial_runs import TrialOutcome, TrialRuns, state_of
-from ray import tune
 
 
 def run_nested_trial(config: Mapping[str, Any], *, ticket: str, wishes: ActorHandle) -> None:

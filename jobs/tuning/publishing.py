@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from ray.actor import ActorHandle
 from ray.train import Checkpoint
-from ray.tune import ResultGrid
+from ray.tune import Result, ResultGrid
 
 from jobs.distributed import fit
 from jobs.lineage import lineage_of
@@ -42,7 +42,9 @@ def register_trials(
             RunTag.TRIAL_ID: winner.trial_id,
             "search_place": str(place + 1),
         }
-        with checkpoints[winner.trial_id].as_directory() as folder:
+        checkpoint = checkpoints[winner.trial_id]
+        assert checkpoint is not None, "a trial that has completed has its last checkpoint"
+        with checkpoint.as_directory() as folder:
             version = register_adapter(
                 client,
                 run_ids[winner.trial_id],
@@ -91,6 +93,6 @@ def publish_report(ticket: JobTicket, spec: SearchSpec, records: Sequence[TrialR
         client.log_artifacts(ticket.run_id, str(folder), "search")
 
 
-def _checkpoint_of(result: object) -> Checkpoint | None:
+def _checkpoint_of(result: Result) -> Checkpoint | None:
     path = (result.metrics or {}).get(CHECKPOINT_PATH)
     return Checkpoint(path) if path else result.checkpoint

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from mlflow.entities import Run
+from ray.tune import ResultGrid
 
+from jobs.restart_notes import last_line
 from jobs.search_report.trial_table import TrialRecord
 from jobs.search_specs import SearchSpec
 from jobs.tickets import RunTag, TrialState, objective_error, objective_metric
@@ -14,11 +17,24 @@ from workers.specs import RunMetric
 _CURVES = (RunMetric.LOSS, RunMetric.EVAL_LOSS, RunMetric.CURVATURE)
 
 
-def close_open_runs(runs: TrialRuns, reason: str) -> None:
-    """Record the end of trials that could not do so themselves."""
+def close_open_runs(runs: TrialRuns, results: ResultGrid, reason: str) -> None:
+    """Record the end of trials that could not do so themselves.
+
+    Args:
+        runs: Of the trials.
+        results: What Ray Tune knows of each.
+        reason: Why those ended that did not fail.
+    """
+    errors = {Path(result.path).name: result.error for result in results}
     for run in runs.all():
         if state_of(run) is TrialState.RUNNING:
-            runs.close(run.info.run_id, TrialOutcome(TrialState.STOPPED, reason))
+            error = errors.get(run.data.tags[RunTag.TRIAL_ID])
+            outcome = (
+                TrialOutcome(TrialState.FAILED, last_line(str(error)))
+                if error
+                else TrialOutcome(TrialState.STOPPED, reason)
+            )
+            runs.close(run.info.run_id, outcome)
 
 
 def read_records(runs: TrialRuns, spec: SearchSpec) -> list[TrialRecord]:

@@ -5,6 +5,7 @@ What an actor has loaded stays in it: the next trial finds the base model and th
 
 import logging
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -54,12 +55,15 @@ def run_trial(
     Raises:
         TrialFailedError: If the training failed; its run says why.
     """
+    began = time.perf_counter()
     disable_progress_bar()
     job = JobTicket.model_validate_json(ticket)
     spec = job.spec
     assert isinstance(spec, SearchSpec)
     torch.set_num_threads(spec.resources.cpus_per_worker)
-    warm = _warm.setdefault(job.job_id, WarmStart(rows))
+    if job.job_id not in _warm:
+        _warm[job.job_id] = WarmStart(rows)
+    warm = _warm[job.job_id]
     # Not from its number: in a population, trials go on with copies of others' configurations.
     trial_id, values = tune.get_context().get_trial_name(), config["values"]
     runs = TrialRuns(job)
@@ -68,33 +72,26 @@ def run_trial(
         raise TrialFailedError(run.data.tags.get(RunTag.TRIAL_REASON))
     writer = RunWriter(runs.client, run.info.run_id)
     listener = StopListener(partial(wishes.is_cancelled.remote, trial_id))
-    trial = _Trial(job, spec, values, warm, writer, listener)
+    reporter = TrialReporter(writer, listener, began)
+    trial = _Trial(job, spec, values, warm, writer, listener, reporter)
+    outcome: TrialOutcome | None = None
     try:
         outcome = trial.run()
     except WorkerError as error:
         outcome = TrialOutcome(TrialState.FAILED, f"{error.code}: {error}")
     except SystemExit:  # raised by Ray Tune where it takes a report in
-        _end(runs, run.info.run_id, writer, listener, trial.early_end())
+        outcome = trial.early_end()
         raise
-    finally:
+    finally:  # without an outcome, Ray Tune tries the trial again, or gives it up
         warm.release()
-    _end(runs, run.info.run_id, writer, listener, outcome)
+        listener.close()
+        writer.close()
+        if outcome is not None:
+            runs.close(run.info.run_id, outcome)
     if outcome.state is TrialState.FAILED:
         raise TrialFailedError(outcome.reason)
     if outcome.state is TrialState.COMPLETED:
-        tune.report(trial.reporter.result | dict(outcome.objectives or {}) | {IS_COMPLETE: True})
-
-
-def _end(
-    runs: TrialRuns,
-    run_id: str,
-    writer: RunWriter,
-    listener: StopListener,
-    outcome: TrialOutcome,
-) -> None:
-    listener.close()
-    writer.close()
-    runs.close(run_id, outcome)
+        tune.report(reporter.result | dict(outcome.objectives or {}) | {IS_COMPLETE: True})
 
 
 class _Trial:
@@ -108,6 +105,7 @@ class _Trial:
         warm: WarmStart,
         writer: RunWriter,
         listener: StopListener,
+        reporter: TrialReporter,
     ) -> None:
         self._job = job
         self._spec = spec
@@ -116,7 +114,7 @@ class _Trial:
         self._writer = writer
         self._listener = listener
         self._device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-        self.reporter = TrialReporter(writer, listener)
+        self.reporter = reporter
 
     def run(self) -> TrialOutcome:
         """Train with every seed.
@@ -163,6 +161,7 @@ class _Trial:
 
     def _prepare(self, task: TrainTask, device: torch.device) -> TrainSetup:
         setup = self._warm.prepare(task, device)
-        trainable = (p for p in setup.model.parameters() if p.requires_grad)
-        self.reporter.model_size(sum(p.numel() for p in trainable))
+        if not self.reporter.result:  # further seeds are trainings of the same trial
+            trainable = (p for p in setup.model.parameters() if p.requires_grad)
+            self.reporter.ready(sum(p.numel() for p in trainable))
         return setup

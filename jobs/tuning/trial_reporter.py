@@ -13,6 +13,7 @@ from ray.tune import Checkpoint
 from jobs.ray_reporter import lend
 from jobs.search_specs import ObjectiveMetric
 from jobs.stop_signal import StopListener
+from jobs.tickets import TRIAL_START_SECONDS
 from jobs.tracking import RunWriter
 from jobs.tuning.schedulers import STEP
 from workers.data_report import DataReport
@@ -30,22 +31,28 @@ class TrialReporter:
 
     Ray Tune hears of every evaluation and checkpoint; while it takes a report in, the training
     waits, and ends there if the scheduler says so.
+
+    Args:
+        writer: Of the trial's run.
+        listener: Hears whether the user cancels the trial.
+        began: When the trial began, by `time.perf_counter`.
     """
 
-    def __init__(self, writer: RunWriter, listener: StopListener) -> None:
+    def __init__(self, writer: RunWriter, listener: StopListener, began: float) -> None:
         self._writer = writer
         self._listener = listener
+        self._began = self._started = began
         self._first_step: int | None = None
-        self._started = time.perf_counter()
         self.result: dict[str, Any] = {}
 
     def data_report(self, report: DataReport) -> None:
         """Nothing: the driver has told of the rows."""
 
-    def model_size(self, num_trainable_parameters: int) -> None:
-        """Take the size of the adapter, before the first step."""
-        self.result[ObjectiveMetric.NUM_PARAMETERS] = num_trainable_parameters
+    def ready(self, num_trainable_parameters: int) -> None:
+        """Take the size of the adapter, just before the first step."""
         self._started = time.perf_counter()
+        self._writer.write(0, {TRIAL_START_SECONDS: self._started - self._began})
+        self.result[str(ObjectiveMetric.NUM_PARAMETERS)] = num_trainable_parameters
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Queue them for MLflow, and tell Ray Tune of an evaluation."""

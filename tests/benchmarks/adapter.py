@@ -18,18 +18,17 @@ the dtypes measured:
 import argparse
 import gc
 import json
-import platform
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import peft
 import torch
 import transformers
+from machine import machine
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -243,15 +242,9 @@ def result_of(figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, floa
     }
 
 
-def machine(device: str) -> str:
-    """Name the machine in words."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def machine_of(device: str) -> str:
+    """Name what computes in words."""
+    return torch.cuda.get_device_name() if device == "cuda" else machine()
 
 
 def main() -> None:
@@ -273,7 +266,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     about = {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(options.device),
+        "machine": machine_of(options.device),
         "threads": torch.get_num_threads(),
         "versions": f"torch {torch.__version__}, transformers {transformers.__version__}, "
         f"peft {peft.__version__}",

@@ -39,19 +39,18 @@ dtypes measured, those of jobs in the first dtype alone:
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from machine import machine, num_cores
 from rich.console import Console
 from training_method import MethodConfig, Training
 from training_process import Method
@@ -253,15 +252,6 @@ def result_of(
     }
 
 
-def machine() -> str:
-    """Name the machine in words."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def options_of_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -282,7 +272,7 @@ def options_of_command_line() -> argparse.Namespace:
     parser.add_argument("--finalists", type=int, default=2, help="variants of TRL in the rounds")
     parser.add_argument("--job-steps", type=int, default=52, help="steps of each job")
     parser.add_argument("--job-rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=_num_cores(), help="by default all cores")
+    parser.add_argument("--threads", type=int, default=num_cores(), help="by default all cores")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     options = parser.parse_args()
     options.methods = options.methods.split(",")
@@ -327,12 +317,6 @@ def main() -> None:
         content = {**about, "dtypes": by_dtype, "reporting": reporting, "result": result}
         options.json.write_text(json.dumps(content, indent=2) + "\n")
     print(f"RESULT {json.dumps(result)}")
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str:

@@ -160,6 +160,7 @@ def test_a_cancelled_trial_ends_alone_and_a_cancelled_search_gives_everything_ba
     spec = make_search("regretted", budget={"trials": 4})
     spec["training"] |= {"max_steps": 100_000, "num_epochs": 100_000}
     job = client.submit_job(spec)
+    wait_for_status(client, job.id, "running")
     wait_until(lambda: len(trials_of(stack, client.get_job(job.id))) >= 2)
     first = min(trials_of(stack, client.get_job(job.id)).items())
     mlflow = MlflowClient(tracking_uri=stack.mlflow_url)
