@@ -20,7 +20,7 @@ from jobs.placement import live_nodes, plan_workers
 from jobs.ray_reporter import open_reporter
 from jobs.restart_notes import RestartNotes, last_line
 from jobs.run_folder import drop_damaged_snapshot
-from jobs.tickets import JobTicket
+from jobs.tickets import FileRef, JobTicket
 from workers.errors import OutOfMemoryError, WorkerError
 from workers.specs import FailureCode
 from workers.train_loop import train
@@ -84,13 +84,13 @@ def fit(ticket: JobTicket, stop: ActorHandle, run_name: str) -> Fitted:
     return Fitted(outcome, result.checkpoint)
 
 
-def task_of(spec: FinetuneSpec, ticket: JobTicket) -> TrainTask:
-    """What a fine-tune trains."""
+def task_of(spec: FinetuneSpec, files: Mapping[str, FileRef]) -> TrainTask:
+    """What a fine-tune trains, with its uploaded files by id."""
     return TrainTask(
         base_model=spec.base_model,
         adapter=spec.adapter,
         data=spec.data,
-        files={file_id: Path(ref.uri) for file_id, ref in ticket.files.items()},
+        files={file_id: Path(ref.uri) for file_id, ref in files.items()},
         training=spec.training,
     )
 
@@ -134,7 +134,7 @@ def _train_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
     disable_progress_bar()
     try:
         with open_reporter(ticket, config["stop"]) as reporter:
-            return asdict(train(task_of(spec, ticket), reporter, get_device()))
+            return asdict(train(task_of(spec, ticket.files), reporter, get_device()))
     except OutOfMemoryError:
         raise  # of one rank alone: returned, it would leave the others waiting for it
     except WorkerError as error:

@@ -10,18 +10,21 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
 from transformers.utils.logging import disable_progress_bar
 
-from jobs.placement import Node, judge_memory, judge_placement, live_nodes
+from jobs.distributed import task_of
+from jobs.errors import ResourcesUnavailableError
+from jobs.finetune_specs import FinetuneSpec
+from jobs.placement import Node, Placement, judge_memory, judge_placement, live_nodes
+from jobs.search_specs import SearchSpec
 from jobs.tickets import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket
+from jobs.tuning.capacity import plan_trials
 from workers.errors import WorkerError
 from workers.preview import preview
-from workers.train_setup import TrainTask
 
 
 def main() -> int:
@@ -49,17 +52,15 @@ def answer_to(ticket: DryRunTicket, nodes: Sequence[Node]) -> dict[str, Any]:
 
 def _result(ticket: DryRunTicket, nodes: Sequence[Node]) -> dict[str, Any]:
     spec = ticket.spec
-    task = TrainTask(
-        base_model=spec.base_model,
-        adapter=spec.adapter,
-        data=spec.data,
-        files={file_id: Path(ref.uri) for file_id, ref in ticket.files.items()},
-        training=spec.training,
-    )
-    placement = judge_placement(spec.resources, nodes)
-    found = preview(task, spec.resources.fewest_workers, placement.device)
+    tuned = spec if isinstance(spec, FinetuneSpec) else spec.trial_spec({})
+    task = task_of(tuned, ticket.files)
+    placement = judge_placement(tuned.resources, nodes)
+    found = preview(task, tuned.resources.fewest_workers, placement.device)
     memory = found.memory
-    fit = judge_memory(spec.resources, nodes, memory.total if memory else None)
+    bytes_each = memory.total if memory else None
+    if isinstance(spec, SearchSpec):
+        placement = _place_trials(spec, nodes, bytes_each, placement)
+    fit = judge_memory(tuned.resources, nodes, bytes_each)
     return {
         **asdict(found),
         "memory": {**asdict(memory), "total": memory.total} if memory else None,
@@ -67,6 +68,17 @@ def _result(ticket: DryRunTicket, nodes: Sequence[Node]) -> dict[str, Any]:
         "memory_reason": fit.reason,
         "placement": asdict(placement),
     }
+
+
+def _place_trials(
+    spec: SearchSpec, nodes: Sequence[Node], bytes_each: int | None, of_one: Placement
+) -> Placement:
+    """Whether as many trials at a time as are wished can ever be placed."""
+    try:
+        plan_trials(spec, nodes, bytes_each)
+    except ResourcesUnavailableError as error:
+        return replace(of_one, possible=False, reason=str(error))
+    return of_one
 
 
 def _nodes() -> list[Node]:

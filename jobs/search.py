@@ -5,6 +5,7 @@ Run as `python -m jobs.search` by Ray's Jobs API, with its ticket in the environ
 
 import logging
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 import ray
@@ -36,6 +37,7 @@ from jobs.tuning.trial import run_trial
 from jobs.tuning.trial_runs import TrialRuns, state_of
 from jobs.tuning.wishes import TrialWishes, WishReader
 from workers.preview import preview
+from workers.specs import RunMetric
 from workers.warm_start import SharedRows
 
 logger = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ def search(ticket: JobTicket) -> None:
         raise StoppedEarlyError(f"stopped; {len(results)} trials have begun")
     close_open_runs(runs, results, "the search ended first: its budget is used up")
     records = read_records(runs, spec)
-    publish_report(ticket, spec, records)
+    publish_report(ticket, spec, records, time.time() - runs.started_at)
     ranked = rank(records, spec.objectives)
     if not ranked:
         raise NoTrialCompletedError(_why_none(records))
@@ -105,9 +107,9 @@ def run_trials(
         ResourcesUnavailableError: If the cluster can never hold a trial, or as many as are wished.
         WorkerError: If the rows or the base model cannot be used by any trial.
     """
-    sample = task_of(spec.trial_spec({}), ticket)
+    sample = task_of(spec.trial_spec({}), ticket.files)
     rows = SharedRows.read(sample)
-    _tell_of_rows(ticket, rows)
+    _tell_of_rows(ticket, rows, spec.num_trials)
     memory = preview(sample, 1, "cpu").memory
     capacity = plan_trials(spec, live_nodes(), memory.total if memory else None)
     logger.info("%d trials at a time, each with %s", capacity.num_trials, capacity.bundle)
@@ -170,9 +172,10 @@ def _trial_name(trial: "tune.experiment.Trial") -> str:
     return f"trial-{trial.config['number']:04}"
 
 
-def _tell_of_rows(ticket: JobTicket, rows: SharedRows) -> None:
+def _tell_of_rows(ticket: JobTicket, rows: SharedRows, num_trials: int) -> None:
     writer = RunWriter(MlflowClient(tracking_uri=ticket.tracking_uri), ticket.run_id)
     RayReporter(writer, None).data_report(rows.report)
+    writer.write(0, {RunMetric.STEP: 0, RunMetric.TOTAL_STEPS: num_trials})
     writer.close()
 
 

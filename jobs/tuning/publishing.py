@@ -13,7 +13,9 @@ from ray.tune import Result, ResultGrid
 from jobs.distributed import fit
 from jobs.lineage import lineage_of
 from jobs.registry import register_adapter
-from jobs.search_report.report import build_report, to_markdown
+from jobs.search_report.markdown import to_markdown
+from jobs.search_report.plots.gallery import plots
+from jobs.search_report.report import build_report
 from jobs.search_report.trial_table import TrialRecord
 from jobs.search_specs import SearchSpec
 from jobs.tickets import JobTicket, RunTag, TrialState
@@ -82,14 +84,26 @@ def register_refit(
     return version
 
 
-def publish_report(ticket: JobTicket, spec: SearchSpec, records: Sequence[TrialRecord]) -> None:
-    """Write the report and its plots to the search's run."""
+def publish_report(
+    ticket: JobTicket, spec: SearchSpec, records: Sequence[TrialRecord], seconds: float
+) -> None:
+    """Write the report and its plots to the search's run.
+
+    Args:
+        ticket: The job's.
+        spec: Its spec.
+        records: All trials.
+        seconds: Time that the search took.
+    """
     client = MlflowClient(tracking_uri=ticket.tracking_uri)
-    report = build_report(spec, records)
+    report = build_report(spec, records, seconds)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
         (folder / "report.md").write_text(to_markdown(report))
+        for plot in plots(spec, records, report.importance):
+            (folder / f"{plot.name}.png").write_bytes(plot.png())
+            (folder / f"{plot.name}.html").write_text(plot.html())
         client.log_artifacts(ticket.run_id, str(folder), "search")
 
 

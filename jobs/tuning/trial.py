@@ -151,7 +151,7 @@ class _Trial:
     ) -> TrainResult:
         spec = self._spec.trial_spec(self._values, seed_offset=seed_number)
         try:
-            task = task_of(spec, self._job)
+            task = task_of(spec, self._job.files)
             if self._spec.algorithm.population_interval:
                 # Trials go on from each other's checkpoints, with other settings.
                 task = replace(task, identity=self._job.job_id)

@@ -1,6 +1,7 @@
 """The plots that a search has enough trials for."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from jobs.search_report.importance import Importance
@@ -31,17 +32,18 @@ def plots(
     axes = searched_fields(spec.space, trials)
     objective = spec.objectives[0]
     found = [parallel_coordinates(trials, axes, objective)]
-    if pair := _pair(axes, importances):
+    if both := _pair(axes, importances):
         found += [
-            heat_map(trials, *pair, objective),
-            panels(trials, *pair, objective),
+            heat_map(trials, *both, objective),
+            panels(trials, *both, objective),
         ]
     found += [learning_curves(trials, objective, metric) for metric in _CURVES]
     found.append(learning_curves(trials, objective, RunMetric.CURVATURE, is_log=True))
     found.append(importance_bars(importances, axes))
-    for first, second in combinations(spec.objectives, 2):
-        cost, score = sorted((first, second), key=lambda each: each.metric not in _COSTS)
-        found.append(pareto_front(trials, cost, score))
+    for number, pair in enumerate(combinations(spec.objectives, 2)):
+        cost, score = sorted(pair, key=lambda each: each.metric not in _COSTS)
+        front = pareto_front(trials, cost, score)
+        found.append(replace(front, name=f"{front.name}_{number + 1}") if front else None)
     return [plot for plot in found if plot is not None]
 
 
