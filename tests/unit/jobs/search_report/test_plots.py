@@ -73,7 +73,7 @@ def test_a_search_of_two_objectives_has_every_plot(full: dict[str, Plot]) -> Non
         "panels_curvature_r",
         "curves_eval_loss",
         "importance",
-        "pareto_front",
+        "pareto_front_1",
     ]
 
 
