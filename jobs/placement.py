@@ -138,4 +138,5 @@ def worker_bundle(resources: ResourcesSpec, nodes: Sequence[Node]) -> dict[str, 
 
 def places(node: Node, bundle: Mapping[str, float]) -> int:
     """How many workers an empty node holds."""
-    return min(int(node.get(name, 0) // amount) for name, amount in bundle.items())
+    # A fifth of a GPU goes five times into one, though not in binary fractions.
+    return min(int(node.get(name, 0) / amount + 1e-6) for name, amount in bundle.items())

@@ -18,7 +18,7 @@ from jobs.cluster import connect
 from jobs.distributed import task_of
 from jobs.entrypoint import run_driver
 from jobs.errors import NoTrialCompletedError, StoppedEarlyError
-from jobs.placement import live_nodes
+from jobs.placement import judge_placement, live_nodes
 from jobs.ray_reporter import RayReporter
 from jobs.search_report.trial_table import TrialRecord, rank
 from jobs.search_specs import SearchSpec
@@ -26,7 +26,7 @@ from jobs.stop_signal import StopSignal, pass_on_sigterm
 from jobs.tickets import JobTicket, RunTag, TrialState
 from jobs.tracking import RunWriter
 from jobs.tuning.budget import BudgetStopper
-from jobs.tuning.capacity import Capacity, plan_trials
+from jobs.tuning.capacity import Capacity, gpu_bytes, plan_trials
 from jobs.tuning.nested_trial import run_nested_trial
 from jobs.tuning.progress import SearchProgress
 from jobs.tuning.publishing import publish_report, register_refit, register_trials
@@ -107,11 +107,14 @@ def run_trials(
         ResourcesUnavailableError: If the cluster can never hold a trial, or as many as are wished.
         WorkerError: If the rows or the base model cannot be used by any trial.
     """
-    sample = task_of(spec.trial_spec({}), ticket.files)
+    sample_spec = spec.trial_spec({})
+    sample = task_of(sample_spec, ticket.files)
     rows = SharedRows.read(sample)
     _tell_of_rows(ticket, rows, spec.num_trials)
-    memory = preview(sample, 1, "cpu").memory
-    capacity = plan_trials(spec, live_nodes(), memory.total if memory else None)
+    nodes, size = live_nodes(), gpu_bytes()
+    device = judge_placement(sample_spec.resources, nodes).device
+    memory = preview(sample, 1, device).memory
+    capacity = plan_trials(spec, nodes, memory.total if memory else None, size)
     logger.info("%d trials at a time, each with %s", capacity.num_trials, capacity.bundle)
     BudgetStopper.gpu_seconds_before = _gpu_seconds(runs, capacity)
     wishes = ray.remote(num_cpus=0)(TrialWishes).remote()

@@ -4,12 +4,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import ray
+import torch
+from ray.exceptions import GetTimeoutError
+
 from jobs.errors import ResourcesUnavailableError
 from jobs.placement import Node, places, worker_bundle
 from jobs.search_specs import SearchSpec
 
 _MOST_TRIALS_A_GPU = 8
 _USABLE_MEMORY = 0.85
+_GPU_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,22 @@ def plan_trials(
             f"holds {holds}; ask for fewer, leave it out, or add nodes"
         )
     return Capacity(bundle, wanted_at_once or holds)
+
+
+def gpu_bytes() -> int | None:
+    """Memory of one of the cluster's GPUs; None where it has none, or none is free for a minute."""
+    if not ray.cluster_resources().get("GPU"):
+        return None
+    measured = ray.remote(num_gpus=1)(_total_gpu_memory).remote()
+    try:
+        return int(ray.get(measured, timeout=_GPU_PATIENCE_S))
+    except GetTimeoutError:
+        ray.cancel(measured)
+        return None
+
+
+def _total_gpu_memory() -> int:
+    return int(torch.cuda.get_device_properties(0).total_memory)
 
 
 def _trials_per_gpu(bytes_each: int | None, gpu_bytes: int | None) -> int:

@@ -4,7 +4,6 @@ What an actor has loaded stays in it: the next trial finds the base model and th
 """
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -139,11 +138,11 @@ class _Trial:
 
     def early_end(self) -> TrialOutcome:
         """What to record where Ray Tune ends the trial."""
-        result, objective = self.reporter.result, self._spec.objectives[0]
-        kind = self._spec.algorithm.early_stopping or "the search"
-        reached = f"{objective.metric} {result.get(str(objective.metric), math.nan):.4g}"
+        result, metric = self.reporter.result, str(self._spec.objectives[0].metric)
+        by = self._spec.algorithm.early_stopping or "the search"
+        at = f" at {metric} {result[metric]:.4g}" if metric in result else ""
         return TrialOutcome(
-            TrialState.STOPPED, f"stopped by {kind} after step {result.get(STEP, 0)} at {reached}"
+            TrialState.STOPPED, f"stopped by {by} after step {result.get(STEP, 0)}{at}"
         )
 
     def _train(

@@ -39,6 +39,7 @@ def spec_of(**changes: Any) -> SearchSpec:
         ({}, [LARGE], 1, 8),
         ({"resources": {"gpus_per_worker": 0}}, [LARGE], 1, 8),
         ({"trials_per_gpu": 3}, [LARGE], 1, 6),
+        ({"trials_per_gpu": 5}, [LARGE | {"CPU": 64.0}], 1, 10),
         ({"trials_per_gpu": 1}, [LARGE], 1, 2),
     ],
 )
