@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -18,15 +20,21 @@ LAST_LINE = re.compile(
 )
 
 
-def start_demo(home: Path) -> subprocess.Popen[str]:
+@contextmanager
+def running_demo(home: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "deploy.demo", "--home", str(home)]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
+        try:
+            yield demo
+        finally:  # of a test that was interrupted
+            if demo.poll() is None:
+                demo.send_signal(signal.SIGINT)
 
 
 @pytest.mark.timeout(1800)
 def test_the_demo_improves_a_real_model_and_says_so_in_its_last_line(tmp_path: Path) -> None:
-    with start_demo(tmp_path) as demo:
+    with running_demo(tmp_path) as demo:
         printed, _ = demo.communicate()
     assert demo.returncode == 0, printed
     last_line = LAST_LINE.fullmatch(printed.splitlines()[-1])
@@ -37,7 +45,7 @@ def test_the_demo_improves_a_real_model_and_says_so_in_its_last_line(tmp_path: P
 
 @pytest.mark.timeout(1800)
 def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process_behind(tmp_path: Path) -> None:
-    with start_demo(tmp_path) as demo:
+    with running_demo(tmp_path) as demo:
         assert demo.stdout is not None
         seen = ""
         for line in demo.stdout:
