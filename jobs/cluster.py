@@ -10,8 +10,9 @@ def connect(**environment: str) -> None:
     """Connect, and give every process of the job what it needs from the environment.
 
     Args:
-        environment: Further variables.
+        environment: Further variables; this process gets them, too.
     """
+    os.environ.update(environment)
     variables = {
         # Ray's own helper actors look the cluster up by this variable, which only drivers have;
         # without it they fail where two clusters share a machine.

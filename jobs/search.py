@@ -31,8 +31,9 @@ from jobs.tuning.nested_trial import run_nested_trial
 from jobs.tuning.progress import SearchProgress
 from jobs.tuning.publishing import publish_report, register_refit, register_trials
 from jobs.tuning.records import close_open_runs, read_records
-from jobs.tuning.schedulers import make_scheduler
-from jobs.tuning.searchers import make_searcher
+from jobs.tuning.schedulers import domains, make_scheduler
+from jobs.tuning.searchers import make_search_algorithm
+from jobs.tuning.sharing import QueueWatch
 from jobs.tuning.trial import run_trial
 from jobs.tuning.trial_runs import TrialRuns, state_of
 from jobs.tuning.wishes import TrialWishes, WishReader
@@ -119,6 +120,7 @@ def run_trials(
     BudgetStopper.gpu_seconds_before = _gpu_seconds(runs, capacity)
     wishes = ray.remote(num_cpus=0)(TrialWishes).remote()
     reader = WishReader(ticket, wishes)
+    queue = QueueWatch()
     trainable = (
         _nested_trainable(ticket, wishes)
         if is_nested
@@ -131,10 +133,10 @@ def run_trials(
             return Tuner.restore(path, trainable).fit()
         return Tuner(
             trainable,
+            param_space={"values": domains(spec)} if spec.algorithm.population_interval else None,
             tune_config=TuneConfig(
                 num_samples=spec.num_trials,
-                max_concurrent_trials=capacity.num_trials,
-                search_alg=make_searcher(spec),
+                search_alg=make_search_algorithm(spec, capacity.num_trials),
                 scheduler=make_scheduler(spec),
                 reuse_actors=not is_nested,
                 trial_name_creator=_trial_name,
@@ -152,6 +154,7 @@ def run_trials(
         ).fit()
     finally:
         reader.close()
+        queue.close()
 
 
 def _warm_trainable(
@@ -172,7 +175,10 @@ def _nested_trainable(ticket: JobTicket, wishes: ActorHandle) -> object:
 
 
 def _trial_name(trial: "tune.experiment.Trial") -> str:
-    return f"trial-{trial.config['number']:04}"
+    number = trial.config.get("number")
+    if number is None:  # a member of a population, whose ids count from 0
+        number = int(trial.trial_id.rpartition("_")[2]) + 1
+    return f"trial-{number:04}"
 
 
 def _tell_of_rows(ticket: JobTicket, rows: SharedRows, num_trials: int) -> None:

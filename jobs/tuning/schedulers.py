@@ -1,13 +1,7 @@
 """Which trials end before their last step, as Ray Tune's schedulers."""
 
 from ray import tune
-from ray.tune.schedulers import (
-    ASHAScheduler,
-    FIFOScheduler,
-    MedianStoppingRule,
-    PopulationBasedTraining,
-    TrialScheduler,
-)
+from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
 from jobs.search_specs import (
     ChoiceSpec,
@@ -17,6 +11,7 @@ from jobs.search_specs import (
     SearchSpec,
     grid_values,
 )
+from jobs.tuning.sharing import Asha, Median, Unhurried
 
 STEP = "step"
 """Result of a trial that schedulers take for the time: optimizer steps done."""
@@ -33,25 +28,25 @@ def make_scheduler(spec: SearchSpec) -> TrialScheduler:
         return PopulationBasedTraining(
             **aim,
             perturbation_interval=algorithm.population_interval,
-            hyperparam_mutations={
-                "values": {field: domain(values) for field, values in spec.space.items()}
-            },
-            synch=False,
+            hyperparam_mutations={"values": domains(spec)},
         )
     match algorithm.early_stopping:
         case "asha":
-            return ASHAScheduler(
+            return Asha(
                 **aim,
                 max_t=_LAST_STEP,
                 grace_period=algorithm.grace_steps,
                 reduction_factor=algorithm.reduction_factor,
             )
         case "median":
-            return MedianStoppingRule(
-                **aim, grace_period=algorithm.grace_steps, min_samples_required=3
-            )
+            return Median(**aim, grace_period=algorithm.grace_steps, min_samples_required=3)
         case None:
-            return FIFOScheduler()
+            return Unhurried()
+
+
+def domains(spec: SearchSpec) -> dict[str, object]:
+    """The searched fields in Ray Tune's words."""
+    return {field: domain(values) for field, values in spec.space.items()}
 
 
 def domain(values: RangeSpec) -> "tune.search.sample.Domain":

@@ -19,7 +19,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from ray.tune.search import Searcher
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from jobs.search_specs import (
@@ -31,9 +31,18 @@ from jobs.search_specs import (
     Value,
     grid_values,
 )
+from jobs.tuning.sharing import SharingLimiter
 
 Suggestion = dict[str, Any]
 """What a trial is started with."""
+
+
+def make_search_algorithm(spec: SearchSpec, num_at_once: int) -> SearchAlgorithm | Searcher:
+    """What Ray Tune takes for the algorithm that a spec names, with a bound on trials at a time."""
+    if spec.algorithm.population_interval:  # for which Ray Tune insists on its own
+        seed = spec.algorithm.seed
+        return BasicVariantGenerator(max_concurrent=num_at_once, random_state=seed)
+    return SharingLimiter(make_searcher(spec), num_at_once)
 
 
 def make_searcher(spec: SearchSpec) -> Searcher:

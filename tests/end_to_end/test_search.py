@@ -16,9 +16,12 @@ from mlflow.entities import Run
 from deploy.local import LocalStack
 from service.answers import JobRead
 from service.client import Client
-from tests.end_to_end.conftest import wait_for_progress, wait_for_status
+from tests.end_to_end.conftest import wait_for_status
 
 pytestmark = pytest.mark.integration
+
+LONGER = {"training": {"max_steps": 60, "eval_every_steps": 20}}
+"""Trials that last for seconds."""
 
 MakeSpec = Callable[..., dict[str, Any]]
 RunToEnd = Callable[[dict[str, Any]], JobRead]
@@ -29,19 +32,16 @@ def make_search(make_spec: MakeSpec) -> MakeSpec:
     """A search over curvature, rank and learning rate of the tiny model."""
 
     def make(name: str, **sections: Any) -> dict[str, Any]:
-        return (
-            make_spec(
-                name,
-                kind="search",
-                training={"max_steps": 8, "eval_every_steps": 4},
-                space={
-                    "adapter.curvature": {"loguniform": [0.1, 10]},
-                    "adapter.r": {"choice": [4, 8, 16, 32]},
-                    "training.learning_rate": {"loguniform": [1e-4, 3e-2]},
-                },
-            )
-            | sections
-        )
+        defaults: dict[str, Any] = {
+            "kind": "search",
+            "training": {"max_steps": 8, "eval_every_steps": 4},
+            "space": {
+                "adapter.curvature": {"loguniform": [0.1, 10]},
+                "adapter.r": {"choice": [4, 8, 16, 32]},
+                "training.learning_rate": {"loguniform": [1e-4, 3e-2]},
+            },
+        }
+        return make_spec(name, **(defaults | sections))
 
     return make
 
@@ -144,13 +144,13 @@ def test_trials_that_fall_behind_are_stopped_and_those_that_fail_end_alone(
 def test_a_search_goes_on_after_its_driver_is_killed_and_no_trial_is_lost_or_doubled(
     stack: LocalStack, client: Client, make_search: MakeSpec
 ) -> None:
-    job = client.submit_job(make_search("bereft", budget={"trials": 8}))
-    wait_for_progress(client, job.id, step=2)
+    job = client.submit_job(make_search("bereft", budget={"trials": 20}, **LONGER))
+    wait_for_trials(client, job.id, number=3)
     driver_of(stack).send_signal(signal.SIGKILL)
     job = wait_for_status(client, job.id, "succeeded")
     assert job.attempt == 2
     trials = trials_of(stack, job)
-    assert states_of(trials) == ["completed"] * 8
+    assert states_of(trials) == ["completed"] * 20
     assert "going on with the trials of an earlier attempt" in "".join(client.logs(job.id))
 
 
@@ -161,8 +161,7 @@ def test_a_cancelled_trial_ends_alone_and_a_cancelled_search_gives_everything_ba
     spec = make_search("regretted", budget={"trials": 4})
     spec["training"] |= {"max_steps": 100_000, "num_epochs": 100_000}
     job = client.submit_job(spec)
-    wait_for_status(client, job.id, "running")
-    wait_until(lambda: len(client.list_trials(job.id).data) >= 2)
+    wait_for_trials(client, job.id, number=2)
     first = client.list_trials(job.id).data[0]
     assert client.cancel_trial(job.id, first.id).cancel_requested
     wait_until(lambda: client.get_trial(job.id, first.id).state == "cancelled")
@@ -177,26 +176,34 @@ def test_a_cancelled_trial_ends_alone_and_a_cancelled_search_gives_everything_ba
 def test_a_paused_search_goes_on_where_it_was(
     stack: LocalStack, client: Client, make_search: MakeSpec
 ) -> None:
-    job = client.submit_job(make_search("interrupted", budget={"trials": 8}))
-    wait_for_progress(client, job.id, step=2)
+    job = client.submit_job(make_search("interrupted", budget={"trials": 20}, **LONGER))
+    wait_for_trials(client, job.id, number=3)
     client.pause_job(job.id)
     paused = wait_for_status(client, job.id, "paused")
     assert not processes_named(stack, "run_trial")
     client.resume_job(paused.id)
     job = wait_for_status(client, job.id, "succeeded")
-    assert states_of(trials_of(stack, job)) == ["completed"] * 8
+    assert states_of(trials_of(stack, job)) == ["completed"] * 20
 
 
 @pytest.mark.slow
-def test_two_searches_at_once_both_come_to_their_end(
+def test_a_search_makes_room_for_another_before_it_has_ended(
     stack: LocalStack, client: Client, make_search: MakeSpec
 ) -> None:
+    spans = []
     jobs = [
-        client.submit_job(make_search(name, budget={"trials": 4})) for name in ("romulus", "remus")
+        client.submit_job(make_search(name, budget={"trials": 30}, **LONGER))
+        for name in ("romulus", "remus")
     ]
     for job in jobs:
         ended = wait_for_status(client, job.id, "succeeded")
-        assert states_of(trials_of(stack, ended)) == ["completed"] * 4
+        trials = trials_of(stack, ended)
+        assert states_of(trials) == ["completed"] * 30
+        infos = [run.info for run in trials.values()]
+        spans.append((min(i.start_time for i in infos), max(i.end_time for i in infos)))
+    (began, ended_at), (other_began, other_ended) = sorted(spans)
+    shared = min(ended_at, other_ended) - other_began
+    assert shared > 0.3 * (ended_at - began)
 
 
 @pytest.mark.slow
@@ -247,6 +254,12 @@ def test_more_trials_at_a_time_than_the_cluster_holds_are_refused_before_any_beg
     assert job.failure.code == "resources-unavailable"
     assert "max_concurrent_trials: 900 trials" in job.failure.message
     assert trials_of(stack, job) == {}
+
+
+def wait_for_trials(client: Client, job_id: str, number: int) -> None:
+    """Wait until so many trials of a search have begun."""
+    wait_for_status(client, job_id, "running")
+    wait_until(lambda: len(client.list_trials(job_id).data) >= number)
 
 
 def wait_until(holds: Callable[[], bool], timeout_s: float = 120.0) -> None:
