@@ -17,6 +17,8 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from jobs.polling import Poller
+
 logger = logging.getLogger(__name__)
 
 _POLL_INTERVAL_S = 0.5
@@ -68,9 +70,7 @@ class StopListener:
     def __init__(self, poll: Callable[[], ObjectRef]) -> None:
         self._poll = poll
         self._requested = threading.Event()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="stop-listener", daemon=True)
-        self._thread.start()
+        self._poller = Poller("stop-listener", self._look, _POLL_INTERVAL_S)
 
     @property
     def requested(self) -> bool:
@@ -78,16 +78,14 @@ class StopListener:
         return self._requested.is_set()
 
     def close(self) -> None:
-        """End the thread."""
-        self._closing.set()
-        self._thread.join(_ANSWER_TIMEOUT_S)
+        """Listen no more."""
+        self._poller.close()
 
-    def _run(self) -> None:
-        while not self._closing.wait(_POLL_INTERVAL_S):
-            try:
-                if ray.get(self._poll(), timeout=_ANSWER_TIMEOUT_S):
-                    self._requested.set()
-                    return
-            except RayError as error:  # the driver is gone, and this process with it in a moment
-                logger.warning("the driver cannot be asked whether to stop: %s", error)
-                return
+    def _look(self) -> bool:
+        try:
+            if ray.get(self._poll(), timeout=_ANSWER_TIMEOUT_S):
+                self._requested.set()
+            return self.requested
+        except RayError as error:  # the driver is gone, and this process with it in a moment
+            logger.warning("the driver cannot be asked whether to stop: %s", error)
+            return True

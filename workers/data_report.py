@@ -2,18 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from workers.document import Document
 from workers.leakage import Duplicates, LeakageReport, Overlap
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-
-class Lengths(_Part):
+class Lengths(Document):
     """Percentiles of lengths in tokens, by nearest rank: each is the length of some row."""
 
     minimum: int
@@ -41,7 +36,7 @@ class Lengths(_Part):
     """Longest."""
 
 
-class DataReport(_Part):
+class DataReport(Document):
     """What a job is about to train on."""
 
     num_rows: int = Field(ge=0)

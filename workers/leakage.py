@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from pydantic import BaseModel, ConfigDict
+from workers.document import Document
 
 NEAR_THRESHOLD = 0.7
 """Least trigram similarity of nearly equal questions. Of GSM8K's, AQuA's and MAWPS's training rows
@@ -49,11 +49,7 @@ _WORD = re.compile(
 )
 
 
-class _Finding(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class OverlapExample(_Finding):
+class OverlapExample(Document):
     """A training question beside the evaluation question it equals or nearly equals."""
 
     train_row: int
@@ -72,7 +68,7 @@ class OverlapExample(_Finding):
     """Jaccard similarity of the word trigrams, the common prompt left out; 1 is equal."""
 
 
-class Overlap(_Finding):
+class Overlap(Document):
     """What the training data share with one evaluation set."""
 
     num_rows: int
@@ -110,7 +106,7 @@ class LeakageReport:
     """Indices, from 0, of all training rows to leave out for none to be shared."""
 
 
-class DuplicateExample(_Finding):
+class DuplicateExample(Document):
     """A row that repeats an earlier one."""
 
     row: int
@@ -123,7 +119,7 @@ class DuplicateExample(_Finding):
     """Beginning of the row's question."""
 
 
-class Duplicates(_Finding):
+class Duplicates(Document):
     """Rows that repeat an earlier row."""
 
     num_rows: int

@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
     model_validator,
 )
+
+from workers.document import Document
 
 FILE_ID_PATTERN = r"^file-[0-9a-f]{16}$"
 """Form of the ids under which uploaded data sets are kept."""
@@ -26,12 +26,8 @@ SOURCE_SCHEMES = ("file", "s3", "gs", "abfs")
 _URL_PATTERN = rf"^(?:file:///|(?:{'|'.join(SOURCE_SCHEMES[1:])})://)[^\x00]+$"
 
 
-class Spec(BaseModel):
-    """Base of every `*Spec`: frozen, closed to unknown fields, documented by its docstrings."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+class Spec(Document):
+    """Base of every `*Spec`, what a user asks for."""
 
 
 class LowRankSpec(Spec):

@@ -6,24 +6,18 @@ from collections.abc import Sequence
 from itertools import combinations
 from statistics import fmean, variance
 
-from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from jobs.search_report.trial_table import TrialRecord, completed, rank
 from jobs.search_specs import ObjectiveSpec, Value
 from jobs.tickets import TrialState
+from workers.document import Document
 
 _LEVEL = 0.95
 _FEWEST_TRIALS = 2
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-
-class Group(_Part):
+class Group(Document):
     """Trials with one value of the field."""
 
     value: Value
@@ -57,7 +51,7 @@ class Group(_Part):
     """Expected best of as many trials, drawn from the group, as the smallest group completed."""
 
 
-class Difference(_Part):
+class Difference(Document):
     """Mean objective of `value` less that of `other`, with Welch's interval."""
 
     value: Value
@@ -72,7 +66,7 @@ class Difference(_Part):
         return self.low > 0 or self.high < 0
 
 
-class Comparison(_Part):
+class Comparison(Document):
     """Groups by the values of one field."""
 
     field: str

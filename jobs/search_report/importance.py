@@ -20,12 +20,12 @@ from itertools import combinations
 
 import numpy as np
 import sklearn
-from pydantic import BaseModel, ConfigDict
 from sklearn.tree import DecisionTreeRegressor
 
 from jobs.search_report.outliers import Array, without_outliers
 from jobs.search_report.trial_table import TrialRecord, completed
 from jobs.search_specs import ObjectiveSpec, Value
+from workers.document import Document
 
 FEWEST_TRIALS = 8
 """Completed trials below which no importance is computed."""
@@ -39,10 +39,8 @@ _NUM_DONORS = 12
 Counts = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
-class Interval(BaseModel):
+class Interval(Document):
     """An estimate and where it may lie."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     estimate: float
     low: float
@@ -62,10 +60,8 @@ class ShareDifference(Interval):
     other: str
 
 
-class Importance(BaseModel):
+class Importance(Document):
     """How much the fields matter for one objective."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     metric: str
     num_trials: int

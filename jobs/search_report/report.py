@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from pydantic import BaseModel, ConfigDict
-
 from jobs.search_report.comparison import Comparison, compare_groups
 from jobs.search_report.importance import Importance, importance
 from jobs.search_report.sentences import (
@@ -17,18 +15,13 @@ from jobs.search_report.sentences import (
 from jobs.search_report.trial_table import TrialRecord, completed, pareto_set, rank
 from jobs.search_specs import ObjectiveSpec, SearchSpec, Value
 from jobs.tickets import TrialState
+from workers.document import Document
 
 _NUM_BEST = 5
 _LEARNED = "adapter.learn_curvature"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-
-class TrialResult(_Part):
+class TrialResult(Document):
     """A trial that completed."""
 
     trial_id: str
@@ -50,7 +43,7 @@ class TrialResult(_Part):
     """Time that it took."""
 
 
-class SearchReport(_Part):
+class SearchReport(Document):
     """What a search found."""
 
     objectives: tuple[ObjectiveSpec, ...]

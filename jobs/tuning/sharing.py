@@ -20,6 +20,8 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.util.state import list_placement_groups
 from ray.util.state.exception import RayStateApiException
 
+from jobs.polling import Poller
+
 logger = logging.getLogger(__name__)
 
 _POLL_INTERVAL_S = 2.0
@@ -34,28 +36,25 @@ class QueueWatch:
 
     def __init__(self) -> None:
         self._job_id = ray.get_runtime_context().get_job_id()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="queue-watch", daemon=True)
-        self._thread.start()
+        self._poller = Poller("queue-watch", self._look, _POLL_INTERVAL_S)
 
     def close(self) -> None:
-        """End the thread."""
-        self._closing.set()
-        self._thread.join(_POLL_INTERVAL_S)
+        """Watch no more."""
+        self._poller.close()
         others_wait.clear()
 
-    def _run(self) -> None:
-        while not self._closing.wait(_POLL_INTERVAL_S):
-            try:
-                waiting = list_placement_groups(
-                    filters=[("state", "=", "PENDING"), ("creator_job_id", "!=", self._job_id)]
-                )
-            except RayStateApiException as error:
-                logger.warning("the cluster does not tell who waits: %s", error)
-                continue
-            if waiting and not others_wait.is_set():
-                logger.info("another job waits for a place: at most half of the trials at a time")
-            (others_wait.set if waiting else others_wait.clear)()
+    def _look(self) -> bool:
+        try:
+            waiting = list_placement_groups(
+                filters=[("state", "=", "PENDING"), ("creator_job_id", "!=", self._job_id)]
+            )
+        except RayStateApiException as error:
+            logger.warning("the cluster does not tell who waits: %s", error)
+            return False
+        if waiting and not others_wait.is_set():
+            logger.info("another job waits for a place: at most half of the trials at a time")
+        (others_wait.set if waiting else others_wait.clear)()
+        return False
 
 
 class SharingLimiter(ConcurrencyLimiter):

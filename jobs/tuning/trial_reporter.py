@@ -17,6 +17,7 @@ from jobs.tickets import TRIAL_START_SECONDS
 from jobs.tracking import RunWriter
 from jobs.tuning.schedulers import STEP
 from workers.data_report import DataReport
+from workers.reporter import SilentReporter
 from workers.specs import RunMetric
 
 IS_COMPLETE = "is_complete"
@@ -89,11 +90,13 @@ class TrialReporter:
         return self._listener.requested
 
 
-class FurtherSeedReporter:
-    """Reports the training with another seed of the same trial: to MLflow alone.
+class FurtherSeedReporter(SilentReporter):
+    """Reports the training with another seed of the same trial: its metrics, to MLflow alone.
 
     Args:
         number: Counts the seeds; metrics are named `seed_NUMBER/…`.
+        writer: Of the trial's run.
+        listener: Hears whether the user cancels the trial.
     """
 
     def __init__(self, number: int, writer: RunWriter, listener: StopListener) -> None:
@@ -101,21 +104,9 @@ class FurtherSeedReporter:
         self._writer = writer
         self._listener = listener
 
-    def data_report(self, report: DataReport) -> None:
-        """Nothing: the driver has told of the rows."""
-
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Queue them for MLflow."""
         self._writer.write(step, {f"{self._prefix}/{name}": each for name, each in values.items()})
-
-    def checkpoint(self, step: int, directory: Path | None) -> None:
-        """Remove it: a trial's adapter is that of its first seed."""
-        if directory is not None:
-            shutil.rmtree(directory)
-
-    def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
-        """There are none."""
-        return iter(())
 
     def stop_requested(self) -> bool:
         """Whether the user has cancelled the trial."""

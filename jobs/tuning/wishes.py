@@ -1,12 +1,12 @@
 """What users wish of a search's trials, from MLflow tags to the trials, through an actor."""
 
 import logging
-import threading
 
 import ray
 from mlflow.exceptions import MlflowException
 from ray.actor import ActorHandle
 
+from jobs.polling import Poller
 from jobs.tickets import JobTicket, RunTag, TrialState
 from jobs.tuning.trial_runs import TrialRuns, state_of
 
@@ -44,26 +44,22 @@ class WishReader:
     def __init__(self, ticket: JobTicket, wishes: ActorHandle) -> None:
         self._runs = TrialRuns(ticket)
         self._wishes = wishes
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="wish-reader", daemon=True)
-        self._thread.start()
+        self._poller = Poller("wish-reader", self._look, _POLL_INTERVAL_S)
 
     def close(self) -> None:
-        """End the thread."""
-        self._closing.set()
-        self._thread.join(_POLL_INTERVAL_S)
+        """Read no more."""
+        self._poller.close()
 
-    def _run(self) -> None:
-        while not self._closing.wait(_POLL_INTERVAL_S):
-            try:
-                cancelled = {
-                    run.data.tags[RunTag.TRIAL_ID]
-                    for run in self._runs.all()
-                    if RunTag.CANCEL_REQUESTED in run.data.tags
-                    and state_of(run) is TrialState.RUNNING
-                }
-            except MlflowException as error:
-                logger.warning("MLflow is away, wishes to cancel trials wait: %s", error)
-                continue
-            if cancelled:
-                ray.get(self._wishes.cancel.remote(cancelled))
+    def _look(self) -> bool:
+        try:
+            cancelled = {
+                run.data.tags[RunTag.TRIAL_ID]
+                for run in self._runs.all()
+                if RunTag.CANCEL_REQUESTED in run.data.tags and state_of(run) is TrialState.RUNNING
+            }
+        except MlflowException as error:
+            logger.warning("MLflow is away, wishes to cancel trials wait: %s", error)
+            return False
+        if cancelled:
+            ray.get(self._wishes.cancel.remote(cancelled))
+        return False
