@@ -16,6 +16,9 @@ GUARDED = [
     ("POST", "/v1/jobs/job-0123456789abcdef/resume"),
     ("GET", "/v1/jobs/job-0123456789abcdef/events"),
     ("GET", "/v1/jobs/job-0123456789abcdef/logs"),
+    ("GET", "/v1/jobs/job-0123456789abcdef/trials"),
+    ("GET", "/v1/jobs/job-0123456789abcdef/trials/trial-0001"),
+    ("POST", "/v1/jobs/job-0123456789abcdef/trials/trial-0001/cancel"),
     ("GET", "/v1/files"),
     ("GET", "/v1/files/file-0123456789abcdef"),
     ("POST", "/v1/files"),
@@ -39,12 +42,12 @@ async def test_nothing_under_v1_answers_without_the_token(stage: Stage, given: s
 
 async def test_every_route_under_v1_is_among_those_tested_for_the_token(stage: Stage) -> None:
     described = (await stage.get("/openapi.json"))["paths"]
-    tested = {
-        path.replace("job-0123456789abcdef", "{job_id}").replace(
-            "file-0123456789abcdef", "{file_id}"
-        )
-        for _, path in GUARDED
+    named = {
+        "job-0123456789abcdef": "{job_id}",
+        "file-0123456789abcdef": "{file_id}",
+        "trial-0001": "{trial_id}",
     }
+    tested = {"/".join(named.get(part, part) for part in path.split("/")) for _, path in GUARDED}
 
     assert {path for path in described if path.startswith("/v1")} == tested
 
