@@ -12,7 +12,7 @@ from service.answers import JobRead
 from service.client import Client
 from tests.end_to_end.conftest import curve_of, wait_for_progress, wait_for_status
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 LONG = {"max_steps": 100_000, "num_epochs": 10_000, "checkpoint_every_steps": 10_000}
 
