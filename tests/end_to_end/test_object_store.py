@@ -2,6 +2,7 @@
 
 import gzip
 import signal
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,12 @@ def test_a_killed_driver_is_followed_by_one_that_resumes_from_the_store(
     assert len(checkpoints()) == 2, "older ones are removed"
 
 
-def checkpoints() -> set[str]:
-    """Names of the checkpoints that are stored."""
+def checkpoints() -> list[str]:
+    """Names of the checkpoints that are stored whole: a kill can cut off the copy of one."""
     found = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="checkpoints/")
-    folders = [Path(each["Key"]).parts[2:3] for each in found["Contents"]]
-    return {name for folder in folders for name in folder if name.startswith("checkpoint_2")}
+    files: dict[str, set[str]] = defaultdict(set)
+    for each in found["Contents"]:
+        name, _, file = "/".join(Path(each["Key"]).parts[2:]).partition("/")
+        files[name].add(file)
+    needed = {"state.json", "optimizer.pt", "adapter/adapter_model.safetensors"}
+    return [name for name in files if name.startswith("checkpoint_2") and needed <= files[name]]
