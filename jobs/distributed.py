@@ -19,7 +19,7 @@ from jobs.finetune_specs import FinetuneSpec
 from jobs.placement import live_nodes, plan_workers
 from jobs.ray_reporter import open_reporter
 from jobs.restart_notes import RestartNotes, last_line
-from jobs.run_folder import drop_damaged_snapshot
+from jobs.run_folder import drop_damaged_snapshot, remove_leftovers
 from jobs.tickets import FileRef, JobTicket
 from workers.errors import OutOfMemoryError, WorkerError
 from workers.specs import FailureCode
@@ -72,6 +72,9 @@ def fit(ticket: JobTicket, stop: ActorHandle, run_name: str) -> Fitted:
         result = trainer.fit()
     except RayTrainingFailedError as error:
         raise _explain(error) from error
+    if result.best_checkpoints:
+        kept = {Path(checkpoint.path).name for checkpoint, _ in result.best_checkpoints}
+        remove_leftovers(ticket.storage_path, run_name, kept)
     outcome = result.return_value
     if "failure_code" in outcome:
         raise TrainingFailedError(outcome["failure_message"], outcome["failure_code"])

@@ -8,10 +8,10 @@ from pathlib import Path
 import ray
 import ray.train
 from mlflow import MlflowClient
-from pyarrow.fs import FileSelector, FileType
 from ray.actor import ActorHandle
 from ray.train import Checkpoint, CheckpointUploadMode
 
+from jobs.run_folder import checkpoint_names
 from jobs.stop_signal import StopListener
 from jobs.tickets import JobTicket, RunTag
 from jobs.tracking import RunWriter
@@ -79,14 +79,8 @@ class RayReporter:
         noted = {
             Path(each.checkpoint.path).name for each in ray.train.get_all_reported_checkpoints()
         }
-        selector = FileSelector(storage.experiment_fs_path, allow_not_found=True)
-        found = storage.storage_filesystem.get_file_info(selector)
-        names = [
-            info.base_name
-            for info in found
-            if info.type is FileType.Directory and info.base_name.startswith("checkpoint_")
-        ]
-        for name in sorted(names, reverse=True):  # they are named by their time
+        names = checkpoint_names(storage.storage_filesystem, storage.experiment_fs_path)
+        for name in reversed(names):
             path = f"{storage.experiment_fs_path}/{name}"
             lent = Checkpoint(path, storage.storage_filesystem)
             if name in noted or _is_whole(lent):

@@ -2,13 +2,17 @@
 
 import json
 import logging
+from collections.abc import Collection
 
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSelector, FileSystem, FileType
 
 logger = logging.getLogger(__name__)
 
 SNAPSHOT_FILE = "checkpoint_manager_snapshot.json"
 """Ray Train's list of checkpoints, which it rewrites in place."""
+
+CHECKPOINT_PREFIX = "checkpoint_2"
+"""How Ray Train begins the name of a checkpoint, which is the time of its making."""
 
 
 def drop_damaged_snapshot(storage_path: str, run_name: str) -> None:
@@ -35,3 +39,31 @@ def drop_damaged_snapshot(storage_path: str, run_name: str) -> None:
         problem = str(error)
     logger.warning("Ray Train's list of checkpoints in %s is set aside: %s", folder, problem)
     filesystem.move(path, f"{path}.damaged")
+
+
+def remove_leftovers(storage_path: str, run_name: str, kept: Collection[str]) -> None:
+    """Remove the checkpoints that a run which has ended does not need.
+
+    A driver that is killed can leave some that its successor does not know of: stored and not yet
+    noted, cut off in the copy, or about to be removed.
+
+    Args:
+        storage_path: Folder or address of all runs.
+        run_name: The run's folder within it.
+        kept: Names of the checkpoints that stay.
+    """
+    filesystem, root = FileSystem.from_uri(storage_path)
+    for name in checkpoint_names(filesystem, f"{root}/{run_name}"):
+        if name not in kept:
+            logger.info("%s, which an earlier attempt left, is removed", name)
+            filesystem.delete_dir(f"{root}/{run_name}/{name}")
+
+
+def checkpoint_names(filesystem: FileSystem, folder: str) -> list[str]:
+    """Names of the checkpoints in a run's folder, the oldest first."""
+    found = filesystem.get_file_info(FileSelector(folder, allow_not_found=True))
+    return sorted(
+        info.base_name
+        for info in found
+        if info.type is FileType.Directory and info.base_name.startswith(CHECKPOINT_PREFIX)
+    )

@@ -2,7 +2,6 @@
 
 import gzip
 import signal
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from deploy.home import StackPorts
 from deploy.local import LocalStack
+from jobs.run_folder import CHECKPOINT_PREFIX
 from service.client import Client
 from tests.end_to_end.conftest import curve_of, wait_for_status
 from tests.end_to_end.test_recovery import driver_of
@@ -71,15 +71,11 @@ def test_a_killed_driver_is_followed_by_one_that_resumes_from_the_store(
         assert job.attempt == 2
         assert "going on after step" in "".join(client.logs(job.id, attempt=2))
     assert [step for step, _ in curve_of(cloud, job)] == list(range(1, 301))
-    assert len(checkpoints()) == 2, "older ones are removed"
+    assert len(stored_checkpoints(job.id)) == 2, "older ones, and what the kill left, are removed"
 
 
-def checkpoints() -> list[str]:
-    """Names of the checkpoints that are stored whole: a kill can cut off the copy of one."""
-    found = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="checkpoints/")
-    files: dict[str, set[str]] = defaultdict(set)
-    for each in found["Contents"]:
-        name, _, file = "/".join(Path(each["Key"]).parts[2:]).partition("/")
-        files[name].add(file)
-    needed = {"state.json", "optimizer.pt", "adapter/adapter_model.safetensors"}
-    return [name for name in files if name.startswith("checkpoint_2") and needed <= files[name]]
+def stored_checkpoints(job_id: str) -> list[str]:
+    """Where in the store anything of a checkpoint is kept."""
+    under = f"checkpoints/{job_id}/{CHECKPOINT_PREFIX}"
+    found = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=under, Delimiter="/")
+    return [each["Prefix"] for each in found["CommonPrefixes"]]
