@@ -8,6 +8,7 @@ INSTALLED := $(VENV)/.installed
 QUANTIZATION := $(VENV)/quantization
 TRL := $(VENV)/trl
 NOT_BY_DEFAULT := slow or gpu or benchmark
+PARALLEL := --numprocesses 2 --no-loadscope-reorder
 
 .PHONY: help install demo up test test-slow test-quantized test-gpu test-all bench-adapter bench-training bench-search lint types imports format wheel constraints clean
 
@@ -31,10 +32,10 @@ up: $(INSTALLED)  ## run the embedded stack until Ctrl-C
 	@$(BIN)/hyplora up
 
 test: $(INSTALLED)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not ($(NOT_BY_DEFAULT))"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not ($(NOT_BY_DEFAULT))"
 
 test-slow: $(INSTALLED)  ## the tests that `make test` leaves out
-	$(BIN)/python -m pytest -m "slow and not (gpu or benchmark)"
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not (gpu or benchmark)"
 
 test-gpu: $(INSTALLED)  ## the tests that need CUDA
 	$(BIN)/python -m pytest -m gpu
