@@ -33,8 +33,11 @@ dtypes measured, those of jobs in the first dtype alone:
     tokens_per_s_vs_trl          non-padding tokens a second: ours over TRL's best variant
     tokens_per_s_vs_padded       the same over the padded loop
     hyplora_tokens_per_s_vs_trl  HypLoRA in our loop over LoRA in TRL's best variant
-    reporting_overhead           share of a job's step that goes into the stack, median over steps
+    reporting_overhead           share of a job's step that goes into the stack, median over steps;
+                                 the job leaves the stack one core, as training on a GPU does
     reporting_and_checkpoints    the same over all steps together, checkpoints included
+    reporting_on_all_cores       reporting_overhead where the job takes every core, so that Ray,
+                                 MLflow and the service have to interrupt it
 """
 
 import argparse
@@ -225,27 +228,37 @@ def print_table(trainings: Rounds, dtype: str) -> None:
 def measure_reporting(
     options: argparse.Namespace, dtype: str, rows: Path
 ) -> dict[str, list[float]]:
-    """Measure what the stack around the loop costs."""
+    """Measure what the stack around the loop costs, with a core for it and without."""
     config = our_config(options, dtype, "hyplora")
     num_rows = sum(1 for _ in rows.open())
     epochs = -(-options.job_steps * options.batch_size // num_rows)
     training = config.training | {"num_epochs": epochs, "max_steps": options.job_steps}
-    config = replace(config, training=training)
+    config = replace(config, training=training, threads=max(1, options.threads - 1))
+    everywhere = replace(config, threads=options.threads)
+    figures = _shares(config, rows, options.job_rounds)
+    figures["reporting_on_all_cores"] = _shares(everywhere, rows, options.job_rounds)[
+        "reporting_overhead"
+    ]
+    return figures
+
+
+def _shares(config: MethodConfig, rows: Path, num_rounds: int) -> dict[str, list[float]]:
+    print(f"jobs of {config.threads} threads", flush=True)
     with closing(Method("ours, bare", config)) as bare:
-        return reporting_overhead(config, rows, lambda: bare.train(rows), options.job_rounds)
+        return reporting_overhead(config, rows, lambda: bare.train(rows), num_rounds)
 
 
 def result_of(
     by_dtype: Mapping[str, dict[str, Any]], reporting: dict[str, list[float]]
 ) -> dict[str, float | None]:
-    """Condense to the worst figure over the dtypes, and to the median over the jobs."""
+    """Condense to the worst figure over the dtypes, and to the median over the rounds of jobs."""
 
     def worst(what: str) -> float | None:
         values = [figures[what][0] for figures in by_dtype.values() if what in figures]
         return round(min(values), 3) if values else None
 
     names = ("tokens_per_s_vs_trl", "tokens_per_s_vs_padded", "hyplora_tokens_per_s_vs_trl")
-    jobs = ("reporting_overhead", "reporting_and_checkpoints")
+    jobs = ("reporting_overhead", "reporting_and_checkpoints", "reporting_on_all_cores")
     return {name: worst(name) for name in names} | {
         name: round(statistics.median(reporting[name]), 4) if name in reporting else None
         for name in jobs

@@ -39,6 +39,7 @@ def test_the_training_benchmark_ends_with_its_figures_and_null_for_what_was_left
         "hyplora_tokens_per_s_vs_trl": None,
         "reporting_overhead": None,
         "reporting_and_checkpoints": None,
+        "reporting_on_all_cores": None,
     }
     figures = json.loads((tmp_path / "all.json").read_text())
     trainings = figures["dtypes"]["float32"]["trainings"]
