@@ -34,8 +34,8 @@ up: $(INSTALLED)  ## run the embedded stack until Ctrl-C
 test: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/python -m pytest $(PARALLEL) -m "not ($(NOT_BY_DEFAULT))"
 
-test-slow: $(INSTALLED)  ## the tests that `make test` leaves out
-	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not (gpu or benchmark)"
+test-slow: $(INSTALLED)  ## the tests that `make test` leaves out, one by one: they train on all cores
+	$(BIN)/python -m pytest -m "slow and not (gpu or benchmark)"
 
 test-gpu: $(INSTALLED)  ## the tests that need CUDA
 	$(BIN)/python -m pytest -m gpu
