@@ -72,9 +72,6 @@ def fit(ticket: JobTicket, stop: ActorHandle, run_name: str) -> Fitted:
         result = trainer.fit()
     except RayTrainingFailedError as error:
         raise _explain(error) from error
-    if result.best_checkpoints:
-        kept = {Path(checkpoint.path).name for checkpoint, _ in result.best_checkpoints}
-        remove_leftovers(ticket.storage_path, run_name, kept)
     outcome = result.return_value
     if "failure_code" in outcome:
         raise TrainingFailedError(outcome["failure_message"], outcome["failure_code"])
@@ -84,6 +81,10 @@ def fit(ticket: JobTicket, stop: ActorHandle, run_name: str) -> Fitted:
         )
     if outcome["steps"] == 0 or not math.isfinite(outcome["train_loss"]):
         raise TrainingFailedError(f"the training ended without a result: {outcome}")
+    # Not sooner: a training that goes on may need an older one that Ray Train does not know.
+    kept = {Path(checkpoint.path).name for checkpoint, _ in result.best_checkpoints or ()}
+    if kept:
+        remove_leftovers(ticket.storage_path, run_name, kept)
     return Fitted(outcome, result.checkpoint)
 
 
