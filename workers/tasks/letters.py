@@ -86,20 +86,25 @@ def _patterns(letters: str) -> _Patterns:
     letter = rf"(?:([{letters}])(?![\w'’]){_NOT_AN_ARTICLE}|(?<=\()([{small}])(?=\)))"
     verb = r"(?i:is|are|was|be|would\s+be|must\s+be|should\s+be)\b"
     stated = (
-        rf"(?i:\banswers?|\bchoice|\boption)\b[\s*_]*(?:{verb}|[:=])"
+        rf"(?i:\banswers?|\bans|\bchoice|\boption)\b[\s*_]*(?:{verb}|[:=.])"
         rf"(?:\s+(?i:therefore|thus|clearly|the|{_OPTION}))*{_WRAPPED}(?:{_OPTION}\s)?\(?{letter}"
     )
     selected = (
         rf"(?<![\w'])\(?{letter}[)\]*.:]*\s+(?i:is|was)\s+(?i:indeed\s+|therefore\s+)?"
-        r"(?i:the\s+)?(?i:correct|right|best)\b"
+        r"(?i:the\s+)?(?i:correct|right|best|answer)\b"
     )
     beginning = rf"\W*(?:{_OPTION}\s+\(?)?{letter}(?=\s*(?:$|\n)|[).:\]*}}])"
-    marked = (
-        rf"(?<!\w)[(\[]([{letters}{small}])[)\]](?!\w)|^[ \t*>-]*([{letters}])[).](?=\s|$)"
-        rf"|\b{_OPTION}\s+\(?([{letters}])\b|\*\*([{letters}])\*\*|^[^\w\n]*([{letters}])[^\w\n]*$"
+    marked = "|".join(
+        (
+            rf"(?<!\w)(?<!\bnot\s)[(\[]([{letters}{small}])[)\]](?!\w)",
+            rf"^[ \t*>-]*([{letters}])[).](?=\s|$)",
+            rf"(?<!\bnot\s)\b{_OPTION}\s+\(?([{letters}])\b",
+            rf"\*\*([{letters}])\*\*",
+            rf"^[^\w\n]*([{letters}])[^\w\n]*$",
+        )
     )
     return _Patterns(
-        re.compile(rf"{_WRAPPED}([{letters}{small}])(?![\w'’])"),
+        re.compile(rf"{_WRAPPED}(?:{_OPTION}\s+\(?)?([{letters}{small}])(?![\w'’])"),
         re.compile(f"{stated}|{selected}"),
         re.compile(beginning),
         re.compile(marked, re.MULTILINE),

@@ -4,7 +4,7 @@ In this order: a word in the last ``\boxed{…}``; the last word that the answer
 ("the correct answer is answer2", "answer2 is correct"); a yes or no that it begins with, where the
 options are true and false; the first word that it mentions, which is the rule of the LLM-Adapters
 suite (Hu et al. 2023, arXiv:2304.01933). Lists of the options ("true/false", "Answer1: …
-Answer2: …") are no mentions.
+Answer2: …") are no mentions, and neither is "not true".
 """
 
 import re
@@ -89,7 +89,7 @@ def _chosen(text: str, patterns: _Patterns, keys: Sequence[str]) -> str | None:
 def _patterns(words: tuple[str, ...], synonyms: tuple[str, ...]) -> _Patterns:
     option = _alternatives(words)
     yes_or_no = rf"{_alternatives(synonyms)}(?=[^\S\n]*(?:[^\w\s-]|\n|$)|\s-)" if synonyms else None
-    named = rf"(?<![\w/])(?<!/\s)({option})(?!\w|\s?/\s?\w)"
+    named = rf"(?<![\w/])(?<!/\s)(?<!\bnot\s)(?<!n['’]t\s)({option})(?!\w|\s?/\s?\w)"
     stated = rf"{_SUBJECT}[\s*_]*{_VERB}(?:\s+the)?{_WRAPPED}{named}"
     selected = (
         rf"{named}[\"'`*)\s]*\s(?:is|would\s+be)\s+(?:the\s+)?(?:\w+\s+)?(?:correct|right|best)"

@@ -4,7 +4,10 @@
 difference stands in docs/evaluation.md, too.
 """
 
+import gzip
+import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.tasks.likelihood import score_choices
+from workers.tasks.numbers import extract_number
 from workers.tasks.registry import task_named
 from workers.tasks.task import Choices, Option
 from workers.tasks.text_scorers import ExactScorer, F1Scorer
@@ -25,11 +29,15 @@ from lm_eval import utils as harness  # noqa: E402
 from lm_eval.api.metrics import exact_match_hf_evaluate  # noqa: E402
 from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.filters import build_filter_ensemble  # noqa: E402
+from lm_eval.filters.extraction import RegexFilter  # noqa: E402
 from lm_eval.tasks.hellaswag.utils import preprocess  # noqa: E402
 from lm_eval.tasks.mlqa.utils import exact_match_score, f1_score  # noqa: E402
 from lm_eval.tasks.winogrande import preprocess_winogrande as winogrande  # noqa: E402
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"
+RATIONALES = (
+    Path(__file__).parents[4].parent / "shared" / "data" / "arithmetic" / "train" / "gsm8k.jsonl.gz"
+)
 PAGE = (Path(__file__).parents[4] / "docs/evaluation.md").read_text(encoding="utf-8")
 
 
@@ -142,6 +150,28 @@ def test_numbers_differ_from_the_harness_only_where_the_page_says_so(
     assert number_score(found.answer, found.gold) == found.ours
     assert gsm8k_score(filter_name, found.answer, found.gold) == found.theirs
     assert found.words in PAGE
+
+
+@pytest.mark.skipif(
+    not RATIONALES.is_file(), reason="the reasoning data sets are not stored beside the project"
+)
+def test_numbers_of_real_rationales_differ_in_two_fractions() -> None:
+    with gzip.open(RATIONALES, "rt") as file:
+        rationales = [json.loads(line)["output"].rpartition("\nThe answer is")[0] for line in file]
+    config = config_of("gsm8k/gsm8k.yaml")
+    (flexible,) = (each for each in config["filter_list"] if each["name"] == "flexible-extract")
+    pattern, *_ = (step["regex_pattern"] for step in flexible["filter"] if "regex_pattern" in step)
+    theirs = RegexFilter(pattern, group_select=-1).apply([rationales], [{}])[0]
+
+    different = [
+        text
+        for text, read in zip(rationales, theirs, strict=True)
+        if extract_number(text) != extract_number(read)
+    ]
+
+    assert len(rationales) == 7473
+    assert len(different) == 2
+    assert all(re.search(r"\d/\d[^\d]*$", text) for text in different)
 
 
 OPTIONS = ["23", "27", "26", "28", "29"]
