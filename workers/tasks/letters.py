@@ -84,9 +84,9 @@ def _patterns(letters: str) -> _Patterns:
     small = letters.lower()
     # Bracketed, a small letter is an option, too; alone it is a word or a variable.
     letter = rf"(?:([{letters}])(?![\w'’]){_NOT_AN_ARTICLE}|(?<=\()([{small}])(?=\)))"
-    verb = r"(?i:is|are|was|be|would\s+be|must\s+be|should\s+be)\b"
+    verb = r"(?i:is|was|be|would\s+be|must\s+be|should\s+be)\b"
     stated = (
-        rf"(?i:\banswers?|\bans|\bchoice|\boption)\b[\s*_]*(?:{verb}|[:=.])"
+        rf"\b(?i:answer|ans\.?|choice|option)(?!\w)[\s*_]*(?:{verb}|[:=]|(?<=\.))"
         rf"(?:\s+(?i:therefore|thus|clearly|the|{_OPTION}))*{_WRAPPED}(?:{_OPTION}\s)?\(?{letter}"
     )
     selected = (

@@ -38,12 +38,13 @@ class OptionScorer:
     def extract(self, answer: str) -> str | None:
         """The option's word as it stands in `words`; None if the answer has none."""
         patterns = _patterns(self.words, tuple(synonym for synonym, _ in self.synonyms))
-        word = _chosen(answer, patterns, [_key(word) for word in self.words])
+        word = _chosen(answer, patterns, [spelling_of(word) for word in self.words])
         if word is None:
             return None
-        names = {_key(word): word for word in self.words}
-        names |= {_key(synonym): word for synonym, word in self.synonyms}
-        return names[word]
+        names = {spelling_of(word): word for word in self.words}
+        names |= {spelling_of(synonym): word for synonym, word in self.synonyms}
+        # A few letters are alike to a pattern that ignores case, and not to casefold: a dotless i.
+        return names.get(word)
 
     def score(self, answer: str, gold: str) -> float:
         """1 if the answer's option is the gold's, else 0.
@@ -53,12 +54,19 @@ class OptionScorer:
         """
         self.check_gold(gold)
         word = self.extract(answer)
-        return float(word is not None and _key(word) == _key(gold))
+        return float(word is not None and spelling_of(word) == spelling_of(gold))
 
     def check_gold(self, gold: str) -> None:
         """Raise ValueError, with what to do, if no answer could be right."""
-        if _key(gold) not in map(_key, self.words):
+        if spelling_of(gold) not in map(spelling_of, self.words):
             raise ValueError(f"{gold!r} is none of the options {', '.join(self.words)}; give one")
+
+
+def spelling_of(word: str) -> str:
+    """What spellings of one word have in common: case, blanks, and that before a number."""
+    spelling = word.strip().casefold()
+    joined = re.fullmatch(r"([a-z]+)[\s_#]?(\d+)", spelling)
+    return f"{joined[1]}{joined[2]}" if joined else " ".join(spelling.split())
 
 
 @dataclass(frozen=True)
@@ -72,12 +80,14 @@ def _chosen(text: str, patterns: _Patterns, keys: Sequence[str]) -> str | None:
     """The key of the word that an answer chooses."""
     for boxed in reversed(boxed_texts(text)):
         if found := patterns.mention.search(boxed):
-            return _key(found[1])
+            return spelling_of(found[1])
     if stated := list(patterns.stated.finditer(text)):
-        return _key(next(group for group in stated[-1].groups() if group))
+        return spelling_of(next(group for group in stated[-1].groups() if group))
     if patterns.beginning and (found := patterns.beginning.match(text)):
-        return _key(found[1])
-    mentioned = [(_key(each[1]), each[2] is not None) for each in patterns.mention.finditer(text)]
+        return spelling_of(found[1])
+    mentioned = [
+        (spelling_of(each[1]), each[2] is not None) for each in patterns.mention.finditer(text)
+    ]
     listed = without_listings([key for key, is_label in mentioned if is_label], keys)
     for key, is_label in mentioned:
         if not is_label or key in listed:
@@ -89,10 +99,14 @@ def _chosen(text: str, patterns: _Patterns, keys: Sequence[str]) -> str | None:
 def _patterns(words: tuple[str, ...], synonyms: tuple[str, ...]) -> _Patterns:
     option = _alternatives(words)
     yes_or_no = rf"{_alternatives(synonyms)}(?=[^\S\n]*(?:[^\w\s-]|\n|$)|\s-)" if synonyms else None
-    named = rf"(?<![\w/])(?<!/\s)(?<!\bnot\s)(?<!n['’]t\s)({option})(?!\w|\s?/\s?\w)"
+    named = (
+        rf"(?<![\w/])(?<!/\s)(?<!\bnot\s)(?<!n['’]t\s)({option})(?!\w|\s?/\s?\w)"
+        r"(?!\s+is\s+(?:not|incorrect|wrong)\b)"
+    )
     stated = rf"{_SUBJECT}[\s*_]*{_VERB}(?:\s+the)?{_WRAPPED}{named}"
     selected = (
-        rf"{named}[\"'`*)\s]*\s(?:is|would\s+be)\s+(?:the\s+)?(?:\w+\s+)?(?:correct|right|best)"
+        rf"{named}[\"'`*)\s]*\s(?:is|would\s+be)\s+(?:the\s+)?"
+        r"(?:(?:most|more|only|indeed|clearly|therefore)\s+)?(?:correct|right|best)\b"
     )
     further = rf"|{_SUBJECT}[\s*_]*{_VERB}{_WRAPPED}({yes_or_no})" if yes_or_no else ""
     return _Patterns(
@@ -112,10 +126,3 @@ def _loosened(word: str) -> str:
     if numbered := _NUMBERED.fullmatch(word):
         return rf"{numbered[1]}[\s_#]?{numbered[2]}"
     return r"\s+".join(re.escape(part) for part in word.split())
-
-
-def _key(word: str) -> str:
-    """What spellings of one word have in common."""
-    spelling = word.strip().casefold()
-    joined = re.fullmatch(r"([a-z]+)[\s_#]?(\d+)", spelling)
-    return f"{joined[1]}{joined[2]}" if joined else " ".join(spelling.split())

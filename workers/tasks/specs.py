@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from workers.specs import Spec
 from workers.tasks.numbers import TOLERANCE
+from workers.tasks.option_words import spelling_of
 from workers.tasks.patterns import MAX_PATTERN_CHARS, check_pattern
 
 
@@ -40,8 +41,7 @@ def _distinct_letters(letters: str) -> str:
 
 
 def _distinct_options(options: tuple[str, ...]) -> tuple[str, ...]:
-    folded = [" ".join(option.casefold().split()) for option in options]
-    if len(set(folded)) != len(folded):
+    if len(set(map(spelling_of, options))) != len(options):
         raise ValueError("two options differ in case or white space alone; name each once")
     return options
 

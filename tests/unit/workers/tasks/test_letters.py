@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workers.tasks.letters import LetterScorer, extract_letter
 
@@ -58,6 +60,8 @@ ANSWERS = [
     ("\\boxed{\\mathrm{(D)}}", "D"),
     # No letter is chosen.
     ("The answer is not (B).", None),
+    ("This is the best option. B walks 5 km.", None),
+    ("That is the answer. Each has 5.", None),
     ("(A) 23 (B) 27 (C) 26 (D) 28 (E) 29", None),
     ("A) 23\nB) 27\nC) 26\nD) 28\nE) 29", None),
     ("A car travels at 50 km/h.", None),
@@ -113,6 +117,11 @@ def test_the_scorer_wants_a_gold_letter() -> None:
     assert scorer.score("(B)", "C") == 0
     with pytest.raises(ValueError, match="'E' is none of the letters A, B, C, D; give one"):
         scorer.score("(B)", "E")
+
+
+@given(st.text() | st.text("ABCDEabcde().*: \n\\{}is"))
+def test_no_text_makes_the_reading_fail(text: str) -> None:
+    assert extract_letter(text) in {*"ABCDE", None}
 
 
 @pytest.mark.parametrize("text", ["(A) (B) " * 20_000, "answer is " * 20_000, "\n" * 100_000])

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workers.tasks.option_words import OptionScorer
 from workers.tasks.registry import task_named
@@ -51,6 +53,8 @@ OF_SOLUTIONS = [
     ("Solution1: cut it. Solution2: bend it. Solution2 is the best choice.", "solution2"),
     ("\\boxed{solution2}", "solution2"),
     ("I would take solution1 over solution2", "solution1"),
+    ("Solution 1 is wrong, so take solution2", "solution2"),
+    ("solution1 is not correct, solution2 is correct", "solution2"),
     ("It is not solution1 but solution2", "solution2"),
     ("Answer: solution 1", "solution1"),
     ("The better choice is Solution2 (the shade).", "solution2"),
@@ -58,6 +62,7 @@ OF_SOLUTIONS = [
     # Nothing is chosen.
     ("Solution1: cut it.\n\nSolution2: bend it.", None),
     ("solution1/solution2", None),
+    ("solution1 is incorrect", None),
     ("solution3", None),
     ("The correct answer is: use white flour and water.", None),
     ("The correct answer is:", None),
@@ -120,6 +125,12 @@ def test_a_user_names_options_of_several_words() -> None:
 def test_the_scorer_wants_a_gold_option() -> None:
     with pytest.raises(ValueError, match="'answer4' is none of the options answer1, answer2"):
         SIQA.score("answer1", "answer4")
+
+
+@given(st.text() | st.text("truefalsyno/ :.'\"\\{}ıſK"))
+def test_no_text_makes_the_reading_fail(text: str) -> None:
+    assert BOOLQ.extract(text) in {"true", "false", None}
+    assert OptionScorer(("spin", "mass")).extract(text + " spın maſs") in {"spin", "mass", None}
 
 
 @pytest.mark.parametrize("text", ["true / " * 20_000, "answer is " * 20_000, " " * 100_000])

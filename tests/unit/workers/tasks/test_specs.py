@@ -47,6 +47,7 @@ def test_a_scorer_is_chosen_by_name(
         ({"kind": "option", "options": ["yes"]}, "options"),
         ({"kind": "option", "options": ["yes", ""]}, "options"),
         ({"kind": "option", "options": ["Yes", "yes "]}, "differ in case or white space alone"),
+        ({"kind": "option", "options": ["level 1", "level1"]}, "differ in case or white space"),
         ({"kind": "regex"}, "pattern"),
         ({"kind": "regex", "pattern": "(a"}, r"'\(a' is no pattern here: missing \)"),
         ({"kind": "regex", "pattern": "(a)"}, r"without name; write \(\?P<answer>…\)"),
