@@ -12,7 +12,7 @@ HARNESS := $(VENV)/harness
 HARNESS_PACKAGES := lm_eval sacrebleu portalocker tabulate colorama lxml
 NOT_BY_DEFAULT := slow or gpu or benchmark
 
-.PHONY: help install demo up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search lint types imports format wheel constraints clean
+.PHONY: help install demo up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval lint types imports format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -68,6 +68,9 @@ bench-training: $(TRL)  ## measure the training loop beside TRL and a padded Tra
 
 bench-search: $(INSTALLED)  ## measure warm trials of a search beside nested ones; ten minutes
 	$(BIN)/python tests/benchmarks/search.py
+
+bench-eval: $(INSTALLED)  ## measure evaluation in batches beside one row at a time; ten minutes
+	$(BIN)/python tests/benchmarks/evaluation.py
 
 # Beside the environment, not in it: nothing else needs TRL.
 $(TRL): $(INSTALLED)
