@@ -7,10 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 QUANTIZATION := $(VENV)/quantization
 TRL := $(VENV)/trl
+HARNESS := $(VENV)/harness
+# What importing its scorers takes; the rest of its tree is for running models.
+HARNESS_PACKAGES := lm_eval sacrebleu portalocker tabulate colorama lxml
 NOT_BY_DEFAULT := slow or gpu or benchmark
 PARALLEL := --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: help install demo up test test-slow test-quantized test-gpu test-all bench-adapter bench-training bench-search lint types imports format wheel constraints clean
+.PHONY: help install demo up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval lint types imports format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -48,7 +51,15 @@ test-quantized: $(QUANTIZATION)  ## the tests of 8- and 4-bit base models
 $(QUANTIZATION): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --target $@ bitsandbytes
 
-test-all: test test-slow test-quantized  ## every test that needs no GPU
+test-harness: $(HARNESS)  ## the scorers beside those of lm-evaluation-harness
+	PYTHONPATH=$(HARNESS) $(BIN)/python -m pytest tests/unit/workers/tasks/test_harness.py
+
+# Beside the environment, not in it: only that comparison needs it.
+$(HARNESS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --target $@ \
+		$(HARNESS_PACKAGES)
+
+test-all: test test-slow test-quantized test-harness  ## every test that needs no GPU
 
 bench-adapter: $(INSTALLED)  ## measure HypLoRA beside PEFT's LoRA and DoRA; ten minutes
 	$(BIN)/python tests/benchmarks/adapter.py
@@ -58,6 +69,9 @@ bench-training: $(TRL)  ## measure the training loop beside TRL and a padded Tra
 
 bench-search: $(INSTALLED)  ## measure warm trials of a search beside nested ones; ten minutes
 	$(BIN)/python tests/benchmarks/search.py
+
+bench-eval: $(INSTALLED)  ## measure evaluation in batches beside one row at a time; ten minutes
+	$(BIN)/python tests/benchmarks/evaluation.py
 
 # Beside the environment, not in it: nothing else needs TRL.
 $(TRL): $(INSTALLED)
@@ -85,7 +99,7 @@ constraints:  ## pin anew what a fresh environment resolves to
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet 'torch==$(shell sed -n 's/^torch==//p' constraints.txt)'
 	$(BIN)/python -m pip install --quiet --editable '.[service,workers,demo,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps bitsandbytes trl  # kept out of the environment
+	$(BIN)/python -m pip install --quiet --no-deps bitsandbytes trl $(HARNESS_PACKAGES)  # kept out of the environment
 	{ sed -n '/^#/p' constraints.txt; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable | sed -E 's/\+cpu$$//' ; } > constraints.new
 	mv constraints.new constraints.txt

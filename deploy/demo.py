@@ -33,7 +33,7 @@ from workers.cache import cache_folder
 from workers.data import render_prompt
 from workers.generate import generate_batch
 from workers.rows import InstructionRow
-from workers.tasks.arithmetic import is_correct
+from workers.tasks.numbers import is_correct
 
 _MODEL_NAME = "asdiv-demo"
 _ALIAS = "champion"

@@ -79,3 +79,9 @@ class AdapterUnusableError(WorkerError):
     """An adapter is incomplete or damaged, or it or a checkpoint is made for something else."""
 
     code = FailureCode.ADAPTER_UNUSABLE
+
+
+class PredictionsUnusableError(WorkerError):
+    """A file of predictions is damaged, or holds those of another evaluation."""
+
+    code = FailureCode.DATA_INVALID

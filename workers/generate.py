@@ -13,13 +13,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from transformers.utils.logging import disable_progress_bar
 
 from workers.adapter import base_model_of, load_adapter
 from workers.base_model import context_length, load_base_model, load_tokenizer
 from workers.chat_templates import TEMPLATE_FILE
 from workers.data import encode, end_of_turn_id, render, user_turn
+from workers.decoding import (
+    Answer,
+    BatchLimits,
+    Prompt,
+    can_decode_together,
+    decode,
+    decode_one_by_one,
+)
 from workers.errors import RowTooLongError, WorkerError
 
 if TYPE_CHECKING:
@@ -29,8 +36,8 @@ if TYPE_CHECKING:
 MAX_NEW_TOKENS = 256
 """Bound on an answer where the caller names none."""
 
-BATCH_SIZE = 16
-"""Prompts in one forward pass where the caller names no number."""
+BATCH_SIZE = 32
+"""Prompts that are answered at the same time where the caller names no number."""
 
 
 def load_with_adapter(
@@ -65,7 +72,6 @@ def render_user_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     return render(tokenizer, user_turn(text))
 
 
-@torch.inference_mode()
 def generate_batch(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -79,9 +85,9 @@ def generate_batch(
         model: In evaluation mode.
         tokenizer: The base model's.
         prompts: Texts as `render_prompt` makes them, special tokens included.
-        max_new_tokens: Most tokens of an answer; fewer where the longest prompt of its batch
-            leaves less of the model's context.
-        batch_size: Prompts in one forward pass; prompts of like length go together.
+        max_new_tokens: Most tokens of an answer; fewer where the prompt leaves less of the model's
+            context.
+        batch_size: Prompts that are answered at the same time.
 
     Returns:
         The answers in the order of the prompts, without the prompts and special tokens.
@@ -89,61 +95,76 @@ def generate_batch(
     Raises:
         RowTooLongError: If a prompt leaves nothing of the model's context for an answer.
     """
-    prompt_ids = encode(tokenizer, prompts)
+    texts = [""] * len(prompts)
+    bounded = bounded_prompts(model, encode(tokenizer, prompts), max_new_tokens)
+    for answer in answer_prompts(model, tokenizer, bounded, BatchLimits(max_rows=batch_size)):
+        texts[answer.index] = answer_text(tokenizer, answer)
+    return texts
+
+
+def bounded_prompts(
+    model: PreTrainedModel | PeftModel,
+    input_ids: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    adapter_name: str | None = None,
+) -> list[Prompt]:
+    """Prompts whose answers end where the model's context does.
+
+    Args:
+        model: That will answer.
+        input_ids: Tokens of each prompt.
+        max_new_tokens: Most tokens of an answer.
+        adapter_name: The adapter that answers; "__base__" for none; None for what is active.
+
+    Raises:
+        RowTooLongError: If a prompt leaves nothing of the model's context for an answer.
+    """
     context = context_length(model.config)
-    _check_lengths(prompt_ids, context)
-    longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompt_ids[index]))
-    answers = [""] * len(prompts)
-    for first in range(0, len(prompts), batch_size):
-        batch = longest_first[first : first + batch_size]
-        room = max_new_tokens
-        if context is not None:
-            room = min(room, context - len(prompt_ids[batch[0]]))
-        generated = _generate(model, tokenizer, [prompt_ids[index] for index in batch], room)
-        for index, answer in zip(batch, generated, strict=True):
-            answers[index] = answer
-    return answers
+    prompts = []
+    for number, ids in enumerate(input_ids, start=1):
+        room = max_new_tokens if context is None else min(max_new_tokens, context - len(ids))
+        if room < 1:
+            raise RowTooLongError(
+                f"prompt {number} has {len(ids)} tokens, which leaves no room for an answer in the "
+                f"base model's context of {context}; shorten it"
+            )
+        prompts.append(Prompt(ids, room, adapter_name))
+    return prompts
 
 
-def _generate(
+def answer_prompts(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompt_ids: Sequence[Sequence[int]],
-    max_new_tokens: int,
-) -> list[str]:
-    """Answer one batch, padded on the left so that all answers begin in the same column."""
-    width = max(len(ids) for ids in prompt_ids)
-    input_ids = torch.full((len(prompt_ids), width), tokenizer.pad_token_id)
-    attention_mask = torch.zeros_like(input_ids)
-    for row, ids in enumerate(prompt_ids):
-        input_ids[row, width - len(ids) :] = torch.tensor(ids)
-        attention_mask[row, width - len(ids) :] = 1
-    output = model.generate(
-        input_ids=input_ids.to(model.device),
-        attention_mask=attention_mask.to(model.device),
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=_stop_ids(model, tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+    prompts: Sequence[Prompt],
+    limits: BatchLimits,
+) -> Iterator[Answer]:
+    """Answer prompts greedily, each as soon as its answer ends, in no certain order.
+
+    Args:
+        model: In evaluation mode.
+        tokenizer: The base model's.
+        prompts: Tokens, as `bounded_prompts` makes them.
+        limits: How many are answered at the same time.
+
+    Raises:
+        AdapterUnusableError: If the model has no adapter of a prompt's name.
+    """
+    stops = stop_ids(model, tokenizer)
+    decoding = decode if can_decode_together(model) else decode_one_by_one
+    yield from decoding(model, prompts, stops, limits)
 
 
-def _stop_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def answer_text(tokenizer: PreTrainedTokenizerBase, answer: Answer) -> str:
+    """What was answered, without special tokens."""
+    return tokenizer.decode(answer.tokens, skip_special_tokens=True)
+
+
+def stop_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token at which an answer ends: the template's, the tokenizer's and the model's."""
     of_model = model.generation_config.eos_token_id
     of_model = of_model if isinstance(of_model, list) else [of_model]
     stops = {end_of_turn_id(tokenizer), tokenizer.eos_token_id, *of_model}
     return sorted(stops - {None})
-
-
-def _check_lengths(prompt_ids: Sequence[Sequence[int]], context: int | None) -> None:
-    for number, ids in enumerate(prompt_ids, start=1):
-        if context is not None and len(ids) >= context:
-            raise RowTooLongError(
-                f"prompt {number} has {len(ids)} tokens, which leaves no room for an answer in the "
-                f"base model's context of {context}; shorten it"
-            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

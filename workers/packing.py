@@ -8,6 +8,7 @@ which needs no block mask and can mix nothing between rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -66,6 +67,11 @@ def positions_of(lengths: Sequence[int]) -> Tensor:
     return torch.cat([torch.arange(length) for length in lengths])[None]
 
 
+def branch_positions(trunk: int, branches: Sequence[int]) -> Tensor:
+    """Position of each token of a row that ends in branches, each of which follows the trunk."""
+    return torch.cat([torch.arange(trunk), *(trunk + torch.arange(length) for length in branches)])
+
+
 @torch.compiler.disable  # the lengths differ from batch to batch, and would compile it anew
 def attend_in_rows(
     module: nn.Module,
@@ -76,6 +82,7 @@ def attend_in_rows(
     scaling: float | None = None,
     dropout: float = 0.0,
     row_lengths: Sequence[int] | None = None,
+    row_branches: Sequence[Sequence[int]] | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **_: object,
@@ -91,26 +98,31 @@ def attend_in_rows(
         scaling: Factor of the scores; by default dim^-0.5.
         dropout: Probability on the attention weights.
         row_lengths: Tokens of each row; by default each sequence of the batch is a row.
+        row_branches: Tokens of each branch in which a row ends, such as the options of a question:
+            each branch sees itself and what stands before the first; by default there are none.
         sliding_window: Number of newest tokens that are seen, where there is such a bound.
         softcap: Bound on the scores, where there is one.
     """
     groups = query.shape[1] // key.shape[1]
     lengths = list(row_lengths or [query.shape[2]])
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    branches = row_branches or [()] * len(lengths)
     answers = []
-    for q, k, v in zip(
-        *(states.split(lengths, dim=2) for states in (query, key, value)), strict=True
+    for q, k, v, parts in zip(
+        *(states.split(lengths, dim=2) for states in (query, key, value)), branches, strict=True
     ):
         length = q.shape[2]
         is_windowed = sliding_window is not None and length > sliding_window
+        window = sliding_window if is_windowed else None
+        mask = None
         if softcap is None and (length > SHORT_ROW or q.device.type != "cpu"):
-            mask = _causal_mask(length, sliding_window, q.dtype, q.device) if is_windowed else None
+            if is_windowed or parts:
+                mask = _mask(length, tuple(parts), window, q.dtype, q.device)
             answer = F.scaled_dot_product_attention(
                 q, k, v, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=groups > 1
             )
         else:
-            window = sliding_window if is_windowed else None
-            mask = _causal_mask(length, window, q.dtype, q.device)
+            mask = _mask(length, tuple(parts), window, q.dtype, q.device)
             k, v = (states.repeat_interleave(groups, dim=1) for states in (k, v))
             scores = q @ k.transpose(2, 3) * scale
             if softcap is not None:
@@ -122,6 +134,18 @@ def attend_in_rows(
 
 
 _short_masks: dict[tuple[int | None, torch.dtype, torch.device], torch.Tensor] = {}
+
+
+def _mask(
+    length: int,
+    branches: tuple[int, ...],
+    window: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Float[Tensor, "time time"]:
+    if branches:
+        return _branch_mask(length, branches, window, dtype, device)
+    return _causal_mask(length, window, dtype, device)
 
 
 def _causal_mask(
@@ -137,6 +161,25 @@ def _causal_mask(
         if type(mask) is torch.Tensor:  # and no fake, whose content nobody may read later
             _short_masks[key] = mask
     return mask[:length, :length]
+
+
+@lru_cache(maxsize=256)  # every layer asks for those of one pass
+def _branch_mask(
+    length: int,
+    branches: tuple[int, ...],
+    window: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Float[Tensor, "time time"]:
+    """As a causal mask, where each of the branches at the end follows what precedes them all."""
+    trunk = length - sum(branches)
+    branch = torch.arange(len(branches) + 1).repeat_interleave(torch.tensor([trunk, *branches]))
+    position = branch_positions(trunk, branches)
+    is_reached = (branch == 0) | (branch[:, None] == branch)
+    seen = is_reached & (position[:, None] >= position)
+    if window is not None:
+        seen &= position[:, None] - position < window
+    return torch.zeros(length, length).masked_fill(~seen, -torch.inf).to(device, dtype)
 
 
 def _make_causal_mask(

@@ -220,18 +220,32 @@ def iter_numbered_rows(file: BinaryIO, columns: Columns | None = None) -> Iterat
     Raises:
         RowError: At the first row that is not valid, or if the file has no row.
     """
-    magic = file.read(len(PARQUET_MAGIC))
-    file.seek(0)
-    if magic == PARQUET_MAGIC:
+    if _magic(file) == PARQUET_MAGIC:
         from workers.parquet import iter_parquet  # pyarrow takes a moment to import
 
         yield from numbered(iter_parquet(file, columns or {}), columns or {})
         return
+    for number, text in iter_numbered_lines(file):
+        yield number, parse_row(text, number, columns)
+
+
+def iter_numbered_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
+    """Read the lines that are not blank, each with its number from 1.
+
+    Args:
+        file: JSON lines, plain or gzip, open for reading at any place of it.
+
+    Raises:
+        RowError: At a line that is too long or no UTF-8, or if there is none.
+    """
+    magic = _magic(file)
+    if magic == PARQUET_MAGIC:
+        raise RowError(1, None, "the file is Parquet; write one JSON object a line")
     num_rows = 0
     for number, line in _iter_lines(file, is_gzip=magic.startswith(GZIP_MAGIC)):
         if line.strip():
             num_rows += 1
-            yield number, parse_row(_decode(line, number), number, columns)
+            yield number, _decode(line, number)
     _require_some(num_rows)
 
 
@@ -248,7 +262,7 @@ def numbered(
     for number, fields in enumerate(rows, start=1):
         given = {name: value for name, value in fields.items() if value is not None}
         try:
-            row = _validate(given, number, columns)
+            row = validate_row(given, number, columns)
         except RowError as error:
             raise TableRowError(error.line, error.field, error.problem) from None
         yield number, row
@@ -268,16 +282,21 @@ def parse_row(
             fields = pydantic_core.from_json(text)
         except ValueError as error:
             raise RowError(line, *_explain("json_invalid", (), str(error))) from None
-        return _validate(fields, line, columns)
+        return validate_row(fields, line, columns)
     try:
         return _ROW.validate_json(text)
     except ValidationError as error:
         raise _row_error(error, line) from None
 
 
-def _validate(
-    fields: object, number: int, columns: Columns
+def validate_row(
+    fields: object, number: int, columns: Columns | None = None
 ) -> InstructionRow | CompletionRow | ChatRow:
+    """Validate a row as JSON has it.
+
+    Raises:
+        RowError: If it has not the fields of one of the forms of a row.
+    """
     if isinstance(fields, dict) and columns:
         if missing := sorted(set(columns.values()) - fields.keys()):
             raise RowError(
@@ -330,6 +349,14 @@ def _require_some(num_rows: int) -> None:
             None,
             'the file has no row; give one JSON object a line, with "instruction", "output"',
         )
+
+
+def _magic(file: BinaryIO) -> bytes:
+    """The first bytes, which tell the form; leaves the file at its beginning."""
+    file.seek(0)
+    magic = file.read(len(PARQUET_MAGIC))
+    file.seek(0)
+    return magic
 
 
 def _iter_lines(file: BinaryIO, *, is_gzip: bool) -> Iterator[tuple[int, bytes]]:

@@ -26,6 +26,7 @@ def loaded_by(module: str) -> set[str]:
         "jobs.tickets",
         "workers.specs",
         "workers.rows",
+        "workers.tasks.registry",
     ],
 )
 def test_the_control_plane_starts_without_the_training_stack(module: str) -> None:

@@ -1,106 +1,41 @@
-"""Word problems with a number for an answer: reading it from the text, and scoring.
+"""The arithmetic benchmarks: word problems with a number for an answer, and AQuA's letters.
 
-An answer is the last number of the text, and right within 0.001: the rule of the LLM-Adapters
-suite (Hu et al. 2023, arXiv:2304.01933), which HypLoRA's results follow (arXiv:2410.04010).
+AQuA's rows hold their options as "Answer Choices: (A) … (B) … (C) … (D) … (E) …". For
+log-likelihoods they are laid out as in AGIEval (Zhong et al. 2023, arXiv:2304.06364), the form in
+which lm-evaluation-harness has AQuA.
 """
 
-import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-TOLERANCE = 1e-3
-"""Largest difference between an answer and the gold number."""
+from workers.tasks.letters import LetterScorer
+from workers.tasks.numbers import NumberScorer
+from workers.tasks.task import Choices, Option, Task
 
-_UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\w)\.\d+"
-_NUMBER = re.compile(
-    r"(?P<sign>[-−]\s*)?[$€£]?\s?"
-    rf"(?:(?P<whole>\d+)\s+(?=\d+/\d))?(?P<value>{_UNSIGNED})(?:\s?/\s?(?P<divisor>{_UNSIGNED}))?",
-    re.ASCII,
+_CHOICES = re.compile(
+    r"\sAnswer Choices: \(A\) (.+?) \(B\) (.+?) \(C\) (.+?) \(D\) (.+?) \(E\) (.+)$", re.DOTALL
 )
-_Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+_LETTERS = "ABCDE"
+_NUMBER_TASKS = ("gsm8k", "mawps", "svamp", "addsub", "multiarith", "singleeq")
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """A share of right answers with its 95 % Wilson interval (Wilson 1927)."""
-
-    num_correct: int
-    num_rows: int
-
-    @property
-    def value(self) -> float:
-        """Share of right answers, from 0 to 1."""
-        return self.num_correct / self.num_rows
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Lower and upper end of the interval; sensible also at 0 and 1."""
-        spread = _Z_95**2 / self.num_rows
-        centre = self.value + spread / 2
-        half = math.sqrt(spread * (self.value * (1 - self.value) + spread / 4))
-        return (
-            max(0.0, (centre - half) / (1 + spread)),
-            min(1.0, (centre + half) / (1 + spread)),
-        )
-
-
-def extract_number(text: str) -> float | None:
-    """The last number of a text; None if it has none.
-
-    Reads decimals, thousands separators, fractions and mixed numbers (3/4, 1 1/2) and a leading
-    minus, which is told from a subtraction: "12 - 5" ends in 5.
-    """
-    last = None
-    for last in _NUMBER.finditer(text):  # noqa: B007
-        pass
-    if last is None:
-        return None
-    value = _parse(last["value"])
-    if last["divisor"] is not None:
-        divisor = _parse(last["divisor"])
-        value = value / divisor if divisor else math.nan
-    value += _parse(last["whole"] or "0")
-    if not math.isfinite(value):
-        return None
-    return -value if _is_negated(text[: last.start()], last["sign"]) else value
-
-
-def is_correct(answer_text: str, gold: float | str) -> bool:
-    """Whether the last number of an answer is the gold number, within `TOLERANCE`.
+def parse_aqua(prompt: str, gold: str) -> Choices:
+    """The options of an AQuA problem in log-likelihood form.
 
     Raises:
-        ValueError: If gold is a text without a number.
+        ValueError: If the prompt does not end in five options.
     """
-    expected = extract_number(gold) if isinstance(gold, str) else gold
-    if expected is None:
-        raise ValueError(f"gold answer {gold!r} holds no number; score it with another task")
-    answer = extract_number(answer_text)
-    return answer is not None and abs(answer - expected) <= TOLERANCE
+    found = _CHOICES.search(prompt)
+    if found is None:
+        raise ValueError('does not end in "Answer Choices: (A) … (B) … (C) … (D) … (E) …"')
+    texts = [
+        f"({letter}) {text.strip()}" for letter, text in zip(_LETTERS, found.groups(), strict=True)
+    ]
+    context = f"Q: {prompt.strip()}\nA: Among A through E, the answer is"
+    options = tuple(Option(context, f" {text}", text) for text in texts)
+    return Choices(options, _LETTERS.index(gold.strip().upper()))
 
 
-def accuracy(answer_texts: Sequence[str], golds: Sequence[float | str]) -> Accuracy:
-    """Score answers against gold numbers.
-
-    Raises:
-        ValueError: If there is no row, or the lengths differ.
-    """
-    if not answer_texts:
-        raise ValueError("an accuracy needs at least one answer")
-    pairs = zip(answer_texts, golds, strict=True)
-    return Accuracy(sum(is_correct(answer, gold) for answer, gold in pairs), len(answer_texts))
-
-
-def _is_negated(before: str, sign: str | None) -> bool:
-    """Whether a minus is a sign; one after a number subtracts, one within words is a dash."""
-    if sign is None:
-        return False
-    words = before.rstrip()
-    if words.endswith((")", "]", "}", "%")) or words[-1:].isdigit():
-        return False
-    stands_apart = words != before and sign == sign.rstrip()
-    return stands_apart or not words[-1:].isalpha()
-
-
-def _parse(digits: str) -> float:
-    return float(digits.replace(",", ""))
+ARITHMETIC_TASKS = (
+    *(Task(name, NumberScorer()) for name in _NUMBER_TASKS),
+    Task("aqua", LetterScorer(_LETTERS), parse_aqua, ("acc", "acc_norm")),
+)
