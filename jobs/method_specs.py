@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from jobs.finetune_specs import NAME_PATTERN
 from workers.specs import AdapterSpec, HypLoraSpec, LoraSpec, LowRankSpec, Spec
 
+_ALWAYS_SAID = ("method", "r", "alpha", "curvature")
 _STEREOGRAPHIC_CURVATURE = 0.5  # the authors' own for this projection
 
 
@@ -106,6 +107,21 @@ class MethodSpec(Spec):
             case PresetName.HYPLORA_LEARNED:
                 return HypLoraSpec(**fields, learn_curvature=True)
         return None
+
+
+def adapter_in_words(adapter: LoraSpec | HypLoraSpec | None) -> str:
+    """An adapter's rank, scale and whatever is not as by default."""
+    if adapter is None:
+        return "none"
+    parts = [f"r = {adapter.r}", f"alpha = {adapter.alpha:g}"]
+    if isinstance(adapter, HypLoraSpec):
+        parts.append(f"K = {adapter.curvature:g}")
+    default = type(adapter)()
+    for name, value in adapter:
+        if name not in _ALWAYS_SAID and value != getattr(default, name):
+            parts.append(name if value is True else f"{name} = {value}")
+    kind = "HypLoRA" if isinstance(adapter, HypLoraSpec) else "LoRA"
+    return ", ".join([kind, *parts])
 
 
 def require_distinct(field: str, values: Iterable[object]) -> None:

@@ -57,7 +57,7 @@ class MethodResult:
     method: str
 
     adapter: str
-    """The adapter in few words, such as "LoRA, r = 8, alpha = 16"."""
+    """The adapter as `jobs.method_specs.adapter_in_words` tells it."""
 
     runs: tuple[SeedRun, ...]
     """One a seed; one for all of the base model."""

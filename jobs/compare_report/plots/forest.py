@@ -36,7 +36,7 @@ def forest(report: CompareReport, measure: Measure) -> Plot | None:
         alt.concat(*panels, columns=min(_COLUMNS, len(panels))).properties(
             title=titled(
                 title,
-                "line: 95 % interval over questions and seeds; coloured: shown after Holm's "
+                f"line: 95 % interval over {_over(differences)}; coloured: shown after Holm's "
                 "correction;",
                 "band: a true difference beyond it would have been shown in four cases of five",
             )
@@ -116,6 +116,12 @@ def _domain(differences: Sequence[MethodDifference], measure: Measure) -> list[f
     most = max(estimates, min(reaches[-1], _LARGEST_SHARE * reaches[len(reaches) // 2]))
     reach = 1.08 * _factor(measure) * most or 1.0
     return [-reach, reach]
+
+
+def _over(differences: Sequence[MethodDifference]) -> str:
+    if all(each.holds_for == "methods" for each in differences):
+        return "questions and seeds"
+    return "questions, of one seed's adapters and not of their methods"
 
 
 def _factor(measure: Measure) -> float:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from jobs.compare_plan import PlannedEvaluation, PlannedTraining, choose_learning_rate, plan
 from jobs.compare_specs import CompareSpec
-from jobs.method_specs import PresetName
+from jobs.method_specs import PresetName, adapter_in_words
 from workers.specs import HypLoraSpec, LoraSpec
 
 TRAIN, TEST, OTHER = (f"file-{digit * 16}" for digit in "012")
@@ -54,6 +54,23 @@ def test_presets_are_the_methods_that_they_are_named_after() -> None:
         projection="stereographic", curvature=0.5
     )
     assert adapters["hyplora-learned"] == HypLoraSpec(learn_curvature=True)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [
+        (None, "none"),
+        (LoraSpec(r=4, use_dora=True), "LoRA, r = 4, alpha = 16, use_dora"),
+        (
+            HypLoraSpec(projection="stereographic", curvature=0.5),
+            "HypLoRA, r = 8, alpha = 16, K = 0.5, projection = stereographic",
+        ),
+    ],
+)
+def test_an_adapter_is_told_by_what_is_not_as_by_default(
+    adapter: LoraSpec | HypLoraSpec | None, words: str
+) -> None:
+    assert adapter_in_words(adapter) == words
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,14 @@ def test_one_or_two_seeds_have_plots_too(num_seeds: int) -> None:
         assert Image.open(io.BytesIO(plot.png())).width > 800
 
 
+def test_a_plot_of_one_seed_says_that_it_is_of_adapters() -> None:
+    for num_seeds, is_said in ((1, True), (3, False)):
+        made = build_report(comparison(), results(num_seeds=num_seeds))
+        _, of_score, _ = plots(made)
+        subtitle = " ".join(of_score.chart.to_dict()["title"]["subtitle"])
+        assert ("adapters and not of their methods" in subtitle) == is_said
+
+
 def test_without_the_reference_only_scores_are_drawn() -> None:
     rest = [result for result in results() if result.method != "lora"]
     assert [plot.name for plot in plots(build_report(comparison(), rest))] == ["scores"]
