@@ -63,10 +63,14 @@ class LowRankSpec(Spec):
 
 
 class LoraSpec(LowRankSpec):
-    """Plain LoRA, PEFT's own: the baseline."""
+    """LoRA, PEFT's own: the baseline; with `use_dora` or `use_rslora` two of its variants."""
 
     method: Literal["lora"] = "lora"
     """Which adapter this is."""
+
+    use_dora: bool = False
+    """DoRA: the norm of each output's weights is learned apart from their direction (Liu et al.
+    2024, arXiv:2402.09353)."""
 
 
 class HypLoraSpec(LowRankSpec):

@@ -22,6 +22,7 @@ def loaded_by(module: str) -> set[str]:
     [
         "service.app",
         "service.client",
+        "jobs.compare_plan",
         "jobs.specs",
         "jobs.tickets",
         "workers.specs",

@@ -21,6 +21,7 @@ from workers.specs import AdapterSpec, HypLoraSpec, LoraSpec
 
 SPECS = [
     pytest.param(LoraSpec(init_weights=False), id="lora"),
+    pytest.param(LoraSpec(init_weights=False, use_dora=True), id="dora"),
     pytest.param(HypLoraSpec(init_weights=False), id="hyplora"),
     pytest.param(HypLoraSpec(init_weights=False, learn_curvature=True), id="learned-curvature"),
 ]
@@ -83,10 +84,12 @@ def test_every_setting_of_a_spec_reaches_the_adapter(base: PreTrainedModel) -> N
 
 
 def test_every_setting_of_a_lora_spec_reaches_the_adapter(base: PreTrainedModel) -> None:
-    spec = LoraSpec(r=3, alpha=5.0, dropout=0.25, use_rslora=True, init_weights=False)
+    spec = LoraSpec(
+        r=3, alpha=5.0, dropout=0.25, use_rslora=True, use_dora=True, init_weights=False
+    )
     config = build_adapter(base, spec).peft_config["default"]
-    found = (config.r, config.lora_alpha, config.lora_dropout, config.use_rslora)
-    assert found == (3, 5.0, 0.25, True)
+    found = (config.r, config.lora_alpha, config.lora_dropout, config.use_rslora, config.use_dora)
+    assert found == (3, 5.0, 0.25, True, True)
     assert config.init_lora_weights is False
 
 
