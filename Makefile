@@ -9,7 +9,7 @@ QUANTIZATION := $(VENV)/quantization
 TRL := $(VENV)/trl
 NOT_BY_DEFAULT := slow or gpu or benchmark
 
-.PHONY: help install demo up test test-slow test-quantized test-gpu test-all bench-adapter bench-training bench-search lint types imports format wheel constraints clean
+.PHONY: help install demo up test test-slow test-quantized test-gpu test-all bench-adapter bench-training bench-search bench-delta lint types imports format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -57,6 +57,9 @@ bench-training: $(TRL)  ## measure the training loop beside TRL and a padded Tra
 
 bench-search: $(INSTALLED)  ## measure warm trials of a search beside nested ones; ten minutes
 	$(BIN)/python tests/benchmarks/search.py
+
+bench-delta: $(INSTALLED)  ## measure exact delta-hyperbolicity beside an n^3 array; two minutes
+	$(BIN)/python tests/benchmarks/delta.py
 
 # Beside the environment, not in it: nothing else needs TRL.
 $(TRL): $(INSTALLED)

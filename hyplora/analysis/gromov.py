@@ -27,8 +27,11 @@ from hyplora.errors import AnalysisError
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-_BLOCK_BYTES: Final = 8 * 2**20
+_BLOCK_BYTES: Final = 4 * 2**20
 """Size of a temporary matrix; about what a core has of fast memory."""
+
+_FEW_POINTS: Final = 300
+"""Up to here a search of all triples takes milliseconds, and bounds may take more."""
 
 
 def pairwise_distances(
@@ -101,17 +104,30 @@ def delta_of_products(products: Float[Tensor, "n n"]) -> float:
     n = len(products)
     if n < 3:
         return 0.0
+    # A product of two points is at most that of either with itself, but for rounding.
+    best = max(0.0, float((products.amax(1) - products.diagonal()).amax()))
+    if n <= _FEW_POINTS:
+        return max(best, _search_all(products))
     order, widths = (
         torch.from_numpy(each).to(products.device) for each in _prim(products.cpu().numpy())
     )
-    bounds = _largest_bounds(products, order, widths)
-    # A product of two points is at most that of either with itself, but for rounding.
-    best = max(0.0, float((products.amax(1) - products.diagonal()).amax()))
+    bounds, likeliest = _largest_bounds(products, order, widths)
+    best = max(best, _largest_of_pairs(products, order[:-1], likeliest[:-1]))
     for place in bounds.argsort(descending=True).tolist():
         if float(bounds[place]) <= best:
             break
         best = _best_of_point(products, order, widths, place, best)
     return best
+
+
+def _search_all(products: Float[Tensor, "n n"]) -> float:
+    """Search all triples, each pair once."""
+    largest = products.new_zeros(())
+    for start, stop in _blocks(len(products), products.element_size() * len(products)):
+        rows = products[start:stop]
+        widest = torch.minimum(rows[:, None], products[None, start:]).amax(2)
+        largest = torch.maximum(largest, (widest - rows[:, start:]).amax())
+    return float(largest)
 
 
 def _prim(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,17 +154,34 @@ def _prim(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _largest_bounds(
     products: Float[Tensor, "n n"], order: Int[Tensor, " n"], widths: Float[Tensor, " n"]
-) -> Float[Tensor, " n"]:
-    """Compute the largest bound of each point's pairs with later ones, in Prim's order."""
+) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """Compute the largest bound of each point's pairs with later ones, in Prim's order.
+
+    Returns:
+        The bounds, on the host; the point with which each has it.
+    """
     n = len(products)
-    bounds = products.new_zeros(n)
+    bounds, likeliest = products.new_zeros(n), order.clone()
     places = torch.arange(n, device=products.device)
     for start, stop in _blocks(n, products.element_size()):
         is_later = places[start:] > places[start:stop, None]
         paths = widths[start:].expand(stop - start, -1).masked_fill(~is_later, math.inf)
         gaps = paths.cummin(1).values - products[order[start:stop]][:, order[start:]]
-        bounds[start:stop] = gaps.masked_fill(~is_later, 0).amax(1)
-    return bounds.cpu()
+        largest = gaps.masked_fill_(~is_later, 0).max(1)
+        bounds[start:stop], likeliest[start:stop] = largest.values, order[start:][largest.indices]
+    return bounds.cpu(), likeliest
+
+
+def _largest_of_pairs(
+    products: Float[Tensor, "n n"], some: Int[Tensor, " pairs"], others: Int[Tensor, " pairs"]
+) -> float:
+    """Compute the largest difference of given pairs."""
+    largest = products.new_zeros(())
+    for start, stop in _blocks(len(some), products.element_size()):
+        i, j = some[start:stop], others[start:stop]
+        widest = torch.minimum(products[i], products[j]).amax(1)
+        largest = torch.maximum(largest, (widest - products[i, j]).amax())
+    return float(largest)
 
 
 def _best_of_point(
@@ -162,11 +195,7 @@ def _best_of_point(
     row = products[order[place]]
     others = order[place + 1 :]
     own = row[others]
-    gaps = widths[place + 1 :].cummin(0).values - own
-    likely = gaps.argmax()
-    first = torch.minimum(row, products[others[likely]]).amax() - own[likely]
-    best = max(best, float(first))
-    is_open = gaps > best
+    is_open = widths[place + 1 :].cummin(0).values - own > best
     others, own = others[is_open], own[is_open]
     if not len(others):
         return best

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hyplora.analysis import gromov
 from hyplora.analysis.gromov import delta_of_products, gromov_products, pairwise_distances
 from hyplora.analysis.hyperbolicity import (
     Sampling,
@@ -58,10 +59,11 @@ def cloud(kind: str, n: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["gaussian", "flat", "clusters", "repeated"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("n", [3, 4, 57, 150])
+@pytest.mark.parametrize("n", [3, 4, 57, 150, 310])
 def test_bounds_leave_the_search_of_all_triples_its_every_bit(
-    kind: str, dtype: torch.dtype, n: int
+    kind: str, dtype: torch.dtype, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gromov, "_FEW_POINTS", 0 if n < 300 else 300)
     distances = pairwise_distances(cloud(kind, n), dtype)
     for base in (0, n - 1):
         products = gromov_products(distances, base)
@@ -74,14 +76,17 @@ def test_bounds_leave_the_search_of_all_triples_its_every_bit(
     edge_rate=st.floats(0.05, 0.9),
     seed=st.integers(0, 10_000),
     base=st.integers(0, 17),
+    few_points=st.sampled_from([0, 300]),
 )
 def test_graphs_have_the_delta_of_a_search_of_all_triples(
-    n: int, edge_rate: float, seed: int, base: int
+    n: int, edge_rate: float, seed: int, base: int, few_points: int
 ) -> None:
     graph = nx.gnp_random_graph(n, edge_rate, seed=seed)
     graph.add_edges_from((node, node + 1) for node in range(n - 1))  # connected
     products = gromov_products(graph_distances(graph), base % n)
-    assert delta_of_products(products) == delta_by_triples(products)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gromov, "_FEW_POINTS", few_points)
+        assert delta_of_products(products) == delta_by_triples(products)
 
 
 @settings(max_examples=25, deadline=None)
@@ -98,8 +103,12 @@ def test_base_points_keep_within_a_factor_of_two_of_the_four_point_condition(
     assert exact <= 2 * found.smallest_delta
 
 
+@pytest.mark.parametrize("few_points", [0, 300])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_tree_is_zero_hyperbolic_from_every_base_point(seed: int) -> None:
+def test_a_tree_is_zero_hyperbolic_from_every_base_point(
+    seed: int, few_points: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gromov, "_FEW_POINTS", few_points)
     tree = nx.random_labeled_tree(40, seed=seed)
     found = measure_metric(graph_distances(tree), Sampling(num_base_points=40))
     assert found.largest_delta == 0
