@@ -72,10 +72,7 @@ def _panel(rows: Rows, kind: str, axis: str) -> alt.LayerChart:
         y=alt.Y("median:Q", title=axis, scale=scale),
         tooltip=[
             "layer:N",
-            *(
-                alt.Tooltip(f"{name}:Q", format=".3g")
-                for name in _SHOWN
-            ),
+            *(alt.Tooltip(f"{name}:Q", format=".3g") for name in _SHOWN),
             alt.Tooltip("curvature:Q", format=".3g", title="K"),
         ],
     )

@@ -58,9 +58,7 @@ def norms_by_frequency_plot(norms: NormsByFrequency, groups: Sequence[WordGroupN
         alt.layer(*layers).properties(
             width=_WIDTH,
             height=_HEIGHT,
-            title=titled(
-                title, "blue: mean of a bin ± standard deviation; other dots: words"
-            ),
+            title=titled(title, "blue: mean of a bin ± standard deviation; other dots: words"),
         ),
     )
 
