@@ -13,7 +13,7 @@ HARNESS_PACKAGES := lm_eval sacrebleu portalocker tabulate colorama lxml
 NOT_BY_DEFAULT := slow or gpu or benchmark
 PARALLEL := --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: help install demo up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval lint types imports format wheel constraints clean
+.PHONY: help install demo up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval bench-delta lint types imports format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -72,6 +72,9 @@ bench-search: $(INSTALLED)  ## measure warm trials of a search beside nested one
 
 bench-eval: $(INSTALLED)  ## measure evaluation in batches beside one row at a time; ten minutes
 	$(BIN)/python tests/benchmarks/evaluation.py
+
+bench-delta: $(INSTALLED)  ## measure exact delta-hyperbolicity beside an n^3 array; two minutes
+	$(BIN)/python tests/benchmarks/delta.py
 
 # Beside the environment, not in it: nothing else needs TRL.
 $(TRL): $(INSTALLED)

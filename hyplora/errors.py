@@ -6,6 +6,7 @@
     ├── AdapterNamesError      adapter_names does not fit the model or the batch
     ├── UnsupportedLayerError  a target module is of a kind that HypLoRA cannot adapt
     ├── CalibrationError       calibration data do not reach what is to be measured
+    ├── AnalysisError          there is nothing to measure in what was given
     ├── NotMergeableError      the adapter was to be folded into fixed weights
     └── RegistrationError      PEFT cannot take HypLoRA in
 
@@ -36,6 +37,10 @@ class UnsupportedLayerError(HypLoraError, TypeError):
 
 class CalibrationError(HypLoraError, ValueError):
     """Calibration data do not reach what is to be measured."""
+
+
+class AnalysisError(HypLoraError, ValueError):
+    """There is nothing to measure in what was given."""
 
 
 class NotMergeableError(HypLoraError, ValueError):

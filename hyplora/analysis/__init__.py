@@ -1,0 +1,1 @@
+"""Measurements of models, adapters and token counts that speak for or against hyperbolic space."""
