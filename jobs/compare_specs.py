@@ -6,53 +6,19 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from jobs.finetune_specs import NAME_PATTERN, FinetuneSpec
 from jobs.method_specs import MethodSpec, PresetName, require_distinct
+from jobs.task_specs import TaskSpec, task_sources
 from workers.specs import (
-    DataSource,
     DataSpec,
+    HubDatasetSpec,
     LowRankSpec,
     ResourcesSpec,
     Spec,
     TrainingSpec,
 )
-from workers.tasks.specs import ScorerSpec, TaskName
 
 
 def _preset_of(value: object) -> object:
     return {"preset": value} if isinstance(value, str) else value
-
-
-class ComparedTaskSpec(Spec):
-    """Rows that all methods are judged by: a benchmark, or rows with a scorer of one's own."""
-
-    name: str = Field("", pattern=r"^[\w.-]{0,64}$")
-    """What the report calls it; by default the benchmark's name."""
-
-    benchmark: TaskName | None = None
-    """How rows are asked and scored, by name."""
-
-    scorer: ScorerSpec | None = None
-    """Or how the answers to one's own rows are scored."""
-
-    data: DataSource
-    """The rows; none of them is ever seen in training or in the choice of a learning rate."""
-
-    max_rows: int | None = Field(None, ge=1)
-    """Most rows that are asked, the same ones of every method; by default all."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_benchmark_names_its_task(cls, given: object) -> object:
-        if isinstance(given, dict) and not given.get("name") and given.get("benchmark"):
-            return given | {"name": str(given["benchmark"])}
-        return given
-
-    @model_validator(mode="after")
-    def _is_one_task(self) -> Self:
-        if (self.benchmark is None) == (self.scorer is None):
-            raise ValueError(f"task {self.name!r}: give either benchmark or scorer")
-        if not self.name:
-            raise ValueError("name: a task with a scorer of its own needs a name")
-        return self
 
 
 class CompareSpec(Spec):
@@ -102,7 +68,7 @@ class CompareSpec(Spec):
     """Seeds of each method's trainings; from three on, a difference between methods can be told
     from the luck of a seed."""
 
-    tasks: tuple[ComparedTaskSpec, ...] = Field(min_length=1, max_length=32)
+    tasks: tuple[TaskSpec, ...] = Field(min_length=1, max_length=32)
     """What the methods are judged by."""
 
     resources: ResourcesSpec = ResourcesSpec()
@@ -174,6 +140,10 @@ class CompareSpec(Spec):
                     f"method {method.name!r}: {place}{': ' * bool(place)}{reason}"
                 ) from error
         return self
+
+    def sources(self) -> dict[str, str | HubDatasetSpec]:
+        """Every source of rows by the field that names it."""
+        return self.data.sources() | task_sources(self.tasks)
 
     def method(self, name: str) -> MethodSpec:
         """The method of a name.

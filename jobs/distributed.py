@@ -56,6 +56,7 @@ def fit(ticket: JobTicket, stop: ActorHandle, run_name: str) -> Fitted:
     """
     drop_damaged_snapshot(ticket.storage_path, run_name)
     spec = ticket.spec
+    assert isinstance(spec, FinetuneSpec)
     trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config={"ticket": ticket.model_dump_json(), "stop": stop},

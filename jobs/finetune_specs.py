@@ -5,10 +5,28 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from workers.specs import AdapterSpec, DataSpec, HypLoraSpec, ResourcesSpec, Spec, TrainingSpec
+from workers.specs import (
+    AdapterSpec,
+    DataSpec,
+    HubDatasetSpec,
+    HypLoraSpec,
+    ResourcesSpec,
+    Spec,
+    TrainingSpec,
+)
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Form of job, model and alias names: safe in URLs, file names and MLflow model URIs."""
+
+
+ALIAS_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,63}$"
+"""Form of an alias of a registered model."""
+
+
+def require_free_alias(alias: str) -> None:
+    """Raise ValueError for an alias that MLflow keeps for itself."""
+    if alias == "latest" or re.fullmatch(r"v\d+", alias):
+        raise ValueError(f"{alias!r} is reserved by MLflow; choose another, such as champion")
 
 
 class RegistrySpec(Spec):
@@ -17,14 +35,14 @@ class RegistrySpec(Spec):
     model_name: str | None = Field(None, pattern=NAME_PATTERN)
     """Registered model that gets the new version; by default the job's name."""
 
-    alias: str | None = Field(None, pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")
+    alias: str | None = Field(None, pattern=ALIAS_PATTERN)
     """Alias to point at the new version, such as "champion"; by default none is moved."""
 
     @field_validator("alias")
     @classmethod
     def _alias_is_not_reserved(cls, alias: str | None) -> str | None:
-        if alias is not None and (alias == "latest" or re.fullmatch(r"v\d+", alias)):
-            raise ValueError(f"{alias!r} is reserved by MLflow; choose another, such as champion")
+        if alias is not None:
+            require_free_alias(alias)
         return alias
 
 
@@ -67,10 +85,43 @@ class TuningSpec(Spec):
             )
         return self
 
+    def sources(self) -> dict[str, str | HubDatasetSpec]:
+        """Every source of rows by the field that names it."""
+        return self.data.sources()
+
     @property
     def registered_model_name(self) -> str:
         """Name under which the adapter is registered."""
         return self.registry.model_name or self.name
+
+
+AnalysisPart = Literal["hyperbolicity", "power_law", "norms", "word_groups", "adapter_effect"]
+"""What can be measured; docs/analysis.md explains each."""
+
+
+class AnalysisSpec(Spec):
+    """What of a model's geometry is measured, and how exactly."""
+
+    parts: tuple[AnalysisPart, ...] = Field(
+        ("hyperbolicity", "power_law", "norms", "word_groups", "adapter_effect"), min_length=1
+    )
+    """What is measured; the adapter's effect needs a HypLoRA adapter and is left out without."""
+
+    num_prompts: int = Field(100, ge=1, le=10_000)
+    """Rows, drawn by `seed`, whose questions are sent through the model."""
+
+    max_points: int | None = Field(None, ge=4, le=20_000)
+    """Most points of a prompt, drawn by `seed`, that delta is measured over; by default all."""
+
+    num_base_points: int = Field(3, ge=1, le=100)
+    """Base points, drawn by `seed`, that delta is measured from."""
+
+    num_resamples: int = Field(200, ge=20, le=100_000)
+    """Synthetic data sets behind the power law's goodness of fit, whose p-value is known to about
+    0.5 / sqrt(num_resamples); as many resamples are behind the exponent's interval."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of every draw."""
 
 
 class FinetuneSpec(TuningSpec):
@@ -78,3 +129,7 @@ class FinetuneSpec(TuningSpec):
 
     kind: Literal["finetune"]
     """What the job does."""
+
+    analysis: AnalysisSpec | None = None
+    """Measure the geometry before and after on the training rows, once the adapter is registered;
+    by default not."""

@@ -81,6 +81,9 @@ class RunTag(StrEnum):
     """"warning" if questions of an evaluation set are trained on, else "info"."""
     DATA_SUMMARY = "hyplora.data_summary"
     """One line on the rows; the whole report is the artifact data_report.json. Set last."""
+    SUMMARY = "hyplora.summary"
+    """One line on what an evaluation, a comparison or an analysis found; the whole is the artifact
+    KIND/report.json, and KIND/report.md for people. Set last: it says that the job is done."""
     RESTART = "hyplora.restart"
     """Begins the tags `hyplora.restart.ATTEMPT.NUMBER`, each a reason why workers were lost."""
     TRIAL_ID = "hyplora.trial_id"

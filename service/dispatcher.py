@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from jobs.specs import JobSpec
+from jobs.specs import JobSpec, file_ids
 from jobs.tickets import TICKET_VARIABLE, JobTicket
 from service.boundaries import DriverRequest, Drivers, RunRef, Runs, RunStatus
 from service.errors import MissingFileError, RefusedError
@@ -68,7 +68,7 @@ class Dispatcher:
 
     async def _submit(self, job: Job) -> None:
         spec = _SPEC.validate_python(job.spec)
-        files = await self._files.refs(file_ids(spec))
+        files = await self._files.refs(set(file_ids(spec).values()))
         entrypoint = f"{self._settings.driver_python} -m jobs.{job.kind}"
         run = await self._open_run(job, entrypoint)
         ticket = JobTicket(
@@ -127,11 +127,6 @@ class Dispatcher:
             logger.exception("the run of %s stays open", job.id)
         failure = {"code": code, "message": message, "log_tail": None}
         await self._jobs.end(job.id, JobStatus.FAILED, reason=message, failure=failure)
-
-
-def file_ids(spec: JobSpec) -> list[str]:
-    """Every uploaded file that a spec names."""
-    return sorted(set(spec.data.file_ids().values()))
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -15,11 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from jobs.specs import JobSpec
+from jobs.specs import JobSpec, file_ids
 from jobs.tickets import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket
 from service.answers import DryRunRead
 from service.boundaries import DriverReport, DriverRequest, Drivers, DriverState
-from service.dispatcher import file_ids
 from service.errors import (
     DryRunsBusyError,
     DryRunTimeoutError,
@@ -86,7 +85,7 @@ class DryRuns:
     async def _request(self, spec: JobSpec) -> DriverRequest:
         await self._jobs.require_files(spec)
         try:
-            files = await self._files.refs(file_ids(spec))
+            files = await self._files.refs(set(file_ids(spec).values()))
         except MissingFileError as error:
             raise JobWouldFailError(str(error), FailureCode.DATA_INVALID) from error
         ticket = DryRunTicket(spec=spec, files=files)

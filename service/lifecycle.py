@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jobs.specs import JobSpec
+from jobs.specs import JobSpec, file_ids
 from service.boundaries import RunRef
 from service.database import Database
 from service.errors import (
@@ -322,7 +322,7 @@ async def _oldest(
 
 
 async def _require_files(session: AsyncSession, spec: JobSpec) -> None:
-    named = spec.data.file_ids()
+    named = file_ids(spec)
     query = select(UploadedFile.id).where(UploadedFile.id.in_(named.values()))
     known = set((await session.scalars(query)).all())
     missing = [

@@ -4,6 +4,7 @@ Torch-free: the control plane validates these at the edge, and the workers read 
 """
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -264,13 +265,14 @@ class DataSpec(Spec):
             named[f"data.evaluation_sets.{name}"] = source
         return {field: source for field, source in named.items() if source is not None}
 
-    def file_ids(self) -> dict[str, str]:
-        """The uploaded files among the sources, by field."""
-        return {
-            field: source
-            for field, source in self.sources().items()
-            if isinstance(source, str) and re.fullmatch(FILE_ID_PATTERN, source)
-        }
+
+def file_ids_among(sources: Mapping[str, str | HubDatasetSpec]) -> dict[str, str]:
+    """The uploaded files among sources, by field."""
+    return {
+        field: source
+        for field, source in sources.items()
+        if isinstance(source, str) and re.fullmatch(FILE_ID_PATTERN, source)
+    }
 
 
 class TrainingSpec(Spec):
