@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 FILE_ID = "file-0123456789abcdef"
 NUM_ROWS = 60
-TIMEOUT_S = 120.0
+TIMEOUT_S = 240.0
 
 
 @pytest.fixture(scope="module")
