@@ -76,7 +76,9 @@ class Drivers:
     def wait_until(self, told: Callable[[], bool], submission_id: str) -> None:
         deadline = time.monotonic() + TIMEOUT_S
         while not told():
-            assert time.monotonic() < deadline, self.ray.get_job_logs(submission_id)
+            has_failed = self.ray.get_job_status(submission_id) == JobStatus.FAILED
+            in_time = time.monotonic() < deadline and not has_failed
+            assert in_time, self.ray.get_job_logs(submission_id)
             time.sleep(0.05)
 
     def start(self, attempt: int) -> str:
