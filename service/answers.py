@@ -143,7 +143,7 @@ class LinksRead(Answer):
     """The trials of a search."""
 
     report: str | None = None
-    """What the job found, once it is done; null for a kind that finds nothing."""
+    """What the job finds; null for a fine-tune without `analysis`, which looks for nothing."""
 
     ray_dashboard: str | None = None
     """Page of the Ray dashboard."""
@@ -153,6 +153,19 @@ class LinksRead(Answer):
 
     model_version: str | None = None
     """Page of the registered model version."""
+
+
+class ReportFileRead(Answer):
+    """A file of a job's report."""
+
+    name: str
+    """Its name, such as report.md."""
+
+    size_bytes: int
+    """Its length."""
+
+    media_type: str
+    """What it is, such as image/png."""
 
 
 class JobRead(Answer):
