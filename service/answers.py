@@ -264,29 +264,38 @@ class PlacementRead(Answer):
 class DryRunRead(Answer):
     """What a job would come to; nothing of it is kept."""
 
-    steps: int
-    """Optimizer steps to do."""
+    steps: int | None = None
+    """Optimizer steps to do; of a search or a comparison, by one training. Null without one."""
 
-    num_train_rows: int
+    num_train_rows: int | None = None
     """Rows to train on."""
 
-    num_held_out_rows: int
+    num_held_out_rows: int | None = None
     """Rows held out for the evaluation loss."""
 
+    num_trainings: int | None = None
+    """Trainings of a comparison, those that choose the learning rates included."""
+
+    num_evaluations: int | None = None
+    """How often a task is answered, by one model each; of an evaluation or a comparison."""
+
+    num_questions: int | None = None
+    """Rows of all tasks, or rows that are analyzed, each counted once."""
+
     num_tokens: int
-    """Tokens of the rows to train on, each row once."""
+    """Tokens of the rows to train on, or of the prompts where nothing is trained; each row once."""
 
     longest_row: int
-    """Tokens of the longest row."""
+    """Tokens of the longest row, or prompt."""
 
-    num_trainable_parameters: int
-    """Size of the adapter."""
+    num_trainable_parameters: int | None = None
+    """Size of the adapter to train."""
 
     num_parameters: int
-    """Size of base model and adapter together."""
+    """Size of the base model, with the adapter to train."""
 
     memory: MemoryRead | None = None
-    """Estimated memory of each worker; null for a base model whose memory cannot be foretold."""
+    """Estimated memory of each training's worker; null where it cannot be foretold."""
 
     memory_fits: bool | None = None
     """Whether the workers' memory is there; null where that is unknown, as it is for GPUs."""
