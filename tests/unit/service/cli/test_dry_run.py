@@ -151,3 +151,40 @@ def test_a_dry_run_of_a_search_shows_its_trials_and_what_one_of_them_would_come_
     assert lines["steps a trial"] == "at most 200"
     assert lines["one trial"].startswith("all that follows")
     assert lines["rows"] == "6,000, and 40 held out"
+
+
+def asked_only(**fields: Any) -> dict[str, Any]:
+    """What is found where nothing is trained."""
+    trained = ("steps", "num_train_rows", "num_held_out_rows", "num_trainable_parameters", "memory")
+    unknown = {"memory_fits": None, "memory_reason": "memory is estimated for trainings alone"}
+    return FOUND | dict.fromkeys(trained) | unknown | fields
+
+
+def test_a_dry_run_of_an_evaluation_shows_what_is_asked(
+    hyplora: Run, service: ScriptedService, spec: Path
+) -> None:
+    service.on("POST", "/v1/jobs", asked_only(num_evaluations=6, num_questions=1319))
+    spec.write_text("kind: evaluate\ntasks: [{benchmark: gsm8k, data: rows.jsonl}]\n")
+
+    assert lines_of(hyplora("submit", spec, "--dry-run").stdout) == {
+        "evaluations": "6",
+        "questions": "1,319",
+        "tokens": "1,234,567; the longest prompt has 412",
+        "parameters": "1,000,000",
+        "memory": "unknown",
+        "memory is there": "unknown: memory is estimated for trainings alone",
+        "can be placed": "yes: on the CPUs of the cluster",
+    }
+
+
+def test_a_dry_run_of_a_comparison_shows_its_trainings_and_one_of_them(
+    hyplora: Run, service: ScriptedService, spec: Path
+) -> None:
+    counts = {"num_trainings": 12, "num_evaluations": 9, "num_questions": 80}
+    service.on("POST", "/v1/jobs", FOUND | counts)
+
+    lines = lines_of(hyplora("submit", spec, "--dry-run").stdout)
+
+    assert (lines["trainings"], lines["evaluations"], lines["questions"]) == ("12", "9", "80")
+    assert lines["one training"].startswith("all that follows")
+    assert lines["steps"] == "1,200"
