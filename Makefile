@@ -13,7 +13,7 @@ HARNESS_PACKAGES := lm_eval sacrebleu portalocker tabulate colorama lxml
 NOT_BY_DEFAULT := slow or gpu or benchmark
 PARALLEL := --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: help install demo up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval bench-delta lint types imports format wheel constraints clean
+.PHONY: help install demo demo-full up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval bench-delta lint types imports format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -30,6 +30,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)  ## fine-tune a real model through the whole stack, in minutes
 	@$(BIN)/python -m deploy.demo
+
+demo-full: $(INSTALLED)  ## also evaluate, compare methods and analyze; a quarter of an hour
+	@$(BIN)/python -m deploy.demo --full --home .hyplora/demo-full
 
 up: $(INSTALLED)  ## run the embedded stack until Ctrl-C
 	@$(BIN)/hyplora up

@@ -5,7 +5,6 @@ the registry by its alias and compares exact-match accuracy on held-out problems
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -21,11 +20,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from deploy.demo_assets import DemoAssetError, ensure_base_model, ensure_rows
+from deploy.demo_full import run_full_demo
+from deploy.demo_jobs import (
+    ALIAS,
+    MAX_NEW_TOKENS,
+    MODEL_NAME,
+    DemoError,
+    finetune_spec,
+    run_job,
+    upload_problems,
+)
 from deploy.demo_rows import WordProblem, read_problems, split_problems
 from deploy.home import StackError, StackPorts
 from deploy.local import LocalStack, terminate_as_interrupt
 from service.answers import JobRead
-from service.cli.follow import follow_job
 from service.client import Client, ClientError
 from workers.adapter import load_adapter
 from workers.base_model import load_base_model, load_tokenizer
@@ -35,17 +43,9 @@ from workers.generate import generate_batch
 from workers.rows import InstructionRow
 from workers.tasks.numbers import is_correct
 
-_MODEL_NAME = "asdiv-demo"
-_ALIAS = "champion"
-_NUM_HELD_OUT = 200
 _NUM_EXAMPLES = 4
-_MAX_NEW_TOKENS = 24
 _BATCH_SIZE = 25
-_SHORT = ("--max-new-tokens", str(_MAX_NEW_TOKENS))
-
-
-class DemoError(Exception):
-    """The demo cannot show what it is there to show."""
+_SHORT = ("--max-new-tokens", str(MAX_NEW_TOKENS))
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Examinee:
         for start in track(range(0, len(prompts), _BATCH_SIZE), label, transient=True):
             batch = slice(start, start + _BATCH_SIZE)
             answers = generate_batch(
-                self.model, self.tokenizer, prompts[batch], _MAX_NEW_TOKENS, _BATCH_SIZE
+                self.model, self.tokenizer, prompts[batch], MAX_NEW_TOKENS, _BATCH_SIZE
             )
             num_correct += sum(
                 is_correct(answer, problem.answer)
@@ -83,12 +83,13 @@ class Examinee:
         return num_correct / len(problems)
 
 
-def run_demo(home: Path, num_steps: int, console: Console) -> str:
+def run_demo(home: Path, num_steps: int, num_held_out: int, console: Console) -> str:
     """Run the whole demo and return its machine-readable last line.
 
     Args:
         home: State folder of the embedded stack; the run can be looked at there afterwards.
         num_steps: Optimizer steps of the fine-tune.
+        num_held_out: Problems to judge the adapter by.
         console: Where to tell what happens.
 
     Raises:
@@ -98,7 +99,7 @@ def run_demo(home: Path, num_steps: int, console: Console) -> str:
     cache_dir = cache_folder()
     base_model = ensure_base_model(cache_dir, console)
     problems = read_problems(ensure_rows(cache_dir, console))
-    training, held_out = split_problems(problems, _NUM_HELD_OUT)
+    training, held_out = split_problems(problems, num_held_out)
     console.print(f"{len(training)} problems to train on, {len(held_out)} held out")
 
     tokenizer = load_tokenizer(str(base_model))
@@ -111,55 +112,18 @@ def run_demo(home: Path, num_steps: int, console: Console) -> str:
     with LocalStack(home, StackPorts(0, 0, 0)) as stack:
         stack.start(console.print)
         with Client(stack.api_url, stack.token) as client:
-            job = _fine_tune(client, base_model, training, num_steps, console)
+            file_id = upload_problems(client, training, "asdiv-one-step.jsonl", console)
+            job = run_job(client, finetune_spec(base_model, file_id, num_steps), console)
         with tempfile.TemporaryDirectory() as folder:
             adapter = Path(folder) / "adapter"
-            _hyplora(stack, "pull", f"{_MODEL_NAME}@{_ALIAS}", str(adapter))
-            console.print(f"pulled models:/{_MODEL_NAME}@{_ALIAS} from the registry")
+            _hyplora(stack, "pull", f"{MODEL_NAME}@{ALIAS}", str(adapter))
+            console.print(f"pulled models:/{MODEL_NAME}@{ALIAS} from the registry")
             _answer_one(stack, adapter, held_out[0], console)
             after = Examinee(load_adapter(base, adapter), tokenizer).accuracy(
                 held_out, "with the adapter"
             )
     accuracies = Accuracies(before, few_shot, after)
     return _verdict(job, accuracies, time.monotonic() - started, console)
-
-
-def _fine_tune(
-    client: Client,
-    base_model: Path,
-    problems: Sequence[WordProblem],
-    num_steps: int,
-    console: Console,
-) -> JobRead:
-    """Upload the rows, submit the job and follow it to its end."""
-    with tempfile.TemporaryFile() as rows:
-        rows.write("".join(json.dumps(problem.as_row()) + "\n" for problem in problems).encode())
-        rows.seek(0)
-        file = client.upload_file(rows, "asdiv-one-step.jsonl")
-    console.print(f"uploaded {file.num_rows} rows as {file.id}")
-    job = client.submit_job(
-        {
-            "kind": "finetune",
-            "name": _MODEL_NAME,
-            "base_model": str(base_model),
-            "adapter": {"method": "hyplora", "r": 8, "alpha": 16, "curvature": 1.0},
-            "data": {"train": file.id, "validation_rows": 40},
-            "training": {
-                "max_steps": num_steps,
-                "batch_size": 4,
-                "learning_rate": 1e-3,
-                "warmup_steps": 10,
-            },
-            "resources": {"cpus_per_worker": 2},
-            "registry": {"alias": _ALIAS},
-        }
-    )
-    console.print(f"submitted {job.id}")
-    job = follow_job(client, job.id, console)
-    if job.status != "succeeded":
-        reason = job.failure.message if job.failure else "no reason was recorded"
-        raise DemoError(f"the job {job.status}: {reason}")
-    return job
 
 
 def _answer_one(stack: LocalStack, adapter: Path, problem: WordProblem, console: Console) -> None:
@@ -185,7 +149,7 @@ def _hyplora(stack: LocalStack, *arguments: str) -> str:
 def _verdict(job: JobRead, accuracies: Accuracies, seconds: float, console: Console) -> str:
     """Describe the outcome; raises `DemoError` where training did not help."""
     console.print(
-        f"exact matches on {_NUM_HELD_OUT} held-out problems: {accuracies.before:.1%} before, "
+        f"exact matches on held-out problems: {accuracies.before:.1%} before, "
         f"{accuracies.few_shot:.1%} with four examples, [bold]{accuracies.after:.1%} after[/bold]"
     )
     if accuracies.after <= accuracies.before:
@@ -207,12 +171,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(".hyplora/demo"))
     parser.add_argument("--steps", type=int, default=150, help="optimizer steps")
+    parser.add_argument("--full", action="store_true", help="evaluate, compare and analyze, too")
+    parser.add_argument("--held-out", type=int, default=200, help="problems to judge by")
     options = parser.parse_args()
     console = Console()
     disable_progress_bar()
     try:
         with terminate_as_interrupt():
-            print(run_demo(options.home, options.steps, console))  # noqa: T201
+            run = run_full_demo if options.full else run_demo
+            print(run(options.home, options.steps, options.held_out, console))  # noqa: T201
     except (DemoError, DemoAssetError, StackError, ClientError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         return 1

@@ -20,9 +20,15 @@ LAST_LINE = re.compile(
 )
 
 
+LAST_LINE_OF_ALL = re.compile(
+    r"demo-full: ok jobs=(?:job-[0-9a-f]{16},?){4} accuracy_before=(\S+) accuracy_after=(\S+) "
+    r"seconds=\d+"
+)
+
+
 @contextmanager
-def running_demo(home: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "deploy.demo", "--home", str(home)]
+def running_demo(home: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "deploy.demo", "--home", str(home), *options]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
         try:
@@ -41,6 +47,17 @@ def test_the_demo_improves_a_real_model_and_says_so_in_its_last_line(tmp_path: P
     assert last_line is not None, printed
     before, few_shot, after = map(float, last_line.groups())
     assert after > max(before, few_shot)
+
+
+@pytest.mark.timeout(1800)
+def test_a_shortened_full_demo_evaluates_compares_and_analyzes(tmp_path: Path) -> None:
+    with running_demo(tmp_path, "--full", "--steps", "45", "--held-out", "40") as demo:
+        printed, _ = demo.communicate()
+    assert demo.returncode == 0, printed
+    last_line = LAST_LINE_OF_ALL.fullmatch(printed.splitlines()[-1])
+    assert last_line is not None, printed
+    before, after = map(float, last_line.groups())
+    assert after > before
 
 
 @pytest.mark.timeout(1800)
