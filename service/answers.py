@@ -59,10 +59,12 @@ class ProgressRead(Answer):
     """How far a job is; what is not known yet is null."""
 
     step: int | None = None
-    """Optimizer steps done; of a search, trials that have ended."""
+    """What is done: optimizer steps; trials of a search that have ended; rows that an evaluation
+    has asked, counted for each model; trainings and evaluations of a comparison; parts of an
+    analysis."""
 
     total_steps: int | None = None
-    """Optimizer steps to do; of a search, trials of its budget."""
+    """How many of these there are to do."""
 
     loss: float | None = None
     """Training loss of the last reported step."""
@@ -140,6 +142,9 @@ class LinksRead(Answer):
     trials: str | None = None
     """The trials of a search."""
 
+    report: str | None = None
+    """What the job finds; null for a fine-tune without `analysis`, which looks for nothing."""
+
     ray_dashboard: str | None = None
     """Page of the Ray dashboard."""
 
@@ -148,6 +153,19 @@ class LinksRead(Answer):
 
     model_version: str | None = None
     """Page of the registered model version."""
+
+
+class ReportFileRead(Answer):
+    """A file of a job's report."""
+
+    name: str
+    """Its name, such as report.md."""
+
+    size_bytes: int
+    """Its length."""
+
+    media_type: str
+    """What it is, such as image/png."""
 
 
 class JobRead(Answer):
@@ -191,6 +209,9 @@ class JobRead(Answer):
 
     search: SearchRead | None = None
     """What is known of a search's trials; null for other jobs, and before the search has begun."""
+
+    summary: str | None = None
+    """One line on what an evaluation, a comparison or an analysis found; the report says more."""
 
     failure: FailureRead | None = None
     """Why the job failed."""
@@ -243,29 +264,38 @@ class PlacementRead(Answer):
 class DryRunRead(Answer):
     """What a job would come to; nothing of it is kept."""
 
-    steps: int
-    """Optimizer steps to do."""
+    steps: int | None = None
+    """Optimizer steps to do; of a search or a comparison, by one training. Null without one."""
 
-    num_train_rows: int
+    num_train_rows: int | None = None
     """Rows to train on."""
 
-    num_held_out_rows: int
+    num_held_out_rows: int | None = None
     """Rows held out for the evaluation loss."""
 
+    num_trainings: int | None = None
+    """Trainings of a comparison, those that choose the learning rates included."""
+
+    num_evaluations: int | None = None
+    """How often a task is answered, by one model each; of an evaluation or a comparison."""
+
+    num_questions: int | None = None
+    """Rows of all tasks, or rows that are analyzed, each counted once."""
+
     num_tokens: int
-    """Tokens of the rows to train on, each row once."""
+    """Tokens of the rows to train on, or of the prompts where nothing is trained; each row once."""
 
     longest_row: int
-    """Tokens of the longest row."""
+    """Tokens of the longest row, or prompt."""
 
-    num_trainable_parameters: int
-    """Size of the adapter."""
+    num_trainable_parameters: int | None = None
+    """Size of the adapter to train."""
 
     num_parameters: int
-    """Size of base model and adapter together."""
+    """Size of the base model, with the adapter to train."""
 
     memory: MemoryRead | None = None
-    """Estimated memory of each worker; null for a base model whose memory cannot be foretold."""
+    """Estimated memory of each training's worker; null where it cannot be foretold."""
 
     memory_fits: bool | None = None
     """Whether the workers' memory is there; null where that is unknown, as it is for GPUs."""

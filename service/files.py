@@ -24,6 +24,7 @@ from service.errors import (
 )
 from service.tables import UploadedFile, utc_now
 from workers.rows import RowError, iter_rows
+from workers.tasks.evaluation_rows import parse_either_row
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ABANDONED_AFTER_S = 24 * 3600.0
@@ -183,7 +184,7 @@ class _IncomingFile:
 
 def _count_rows(path: Path) -> int:
     try:
-        return sum(1 for _ in iter_rows(path))
+        return sum(1 for _ in iter_rows(path, parse_either_row))
     except RowError as error:
         raise DatasetInvalidError(
             str(error),

@@ -10,9 +10,11 @@ from workers.data import Example
 from workers.data_report import DataReport, build_report
 from workers.errors import DataInvalidError, DataLeakedError, RowTooLongError
 from workers.leakage import LeakageReport, find_duplicates, find_overlaps
+from workers.rows import RowParser
 from workers.seeds import derive_seed, permutation
 from workers.sources import NumberedRow, read_rows
 from workers.specs import DataSpec, HubDatasetSpec
+from workers.tasks.evaluation_rows import parse_either_row
 from workers.token_cache import tokenize_cached
 
 
@@ -50,18 +52,22 @@ def prepare_data(
 
     columns = {str(field): name for field, name in spec.columns.items()}
 
-    def read(source: str | HubDatasetSpec, name: str) -> list[NumberedRow]:
-        return read_rows(source, name=name, files=files, columns=columns)
+    def read(
+        source: str | HubDatasetSpec, name: str, parse: RowParser | None = None
+    ) -> list[NumberedRow]:
+        return read_rows(source, name=name, files=files, columns=columns, parse=parse)
+
+    def questions_of(name: str, source: str | HubDatasetSpec) -> list[str]:
+        # No answer of an evaluation set is learned, so its rows need no output.
+        rows = read(source, f"data.evaluation_sets.{name}", parse_either_row)
+        return [_said_by("user", row) for row in rows]
 
     rows = read(spec.train, "data.train")
     questions = [_said_by("user", row) for row in rows]
     duplicates = find_duplicates(questions, [_said_by("assistant", row) for row in rows])
     leakage = find_overlaps(
         questions,
-        {
-            name: [_said_by("user", row) for row in read(source, f"data.evaluation_sets.{name}")]
-            for name, source in spec.evaluation_sets.items()
-        },
+        {name: questions_of(name, source) for name, source in spec.evaluation_sets.items()},
     )
     kept = _without_leaks(rows, leakage, spec)
     examples, num_cut = _fit(tokenize_cached(kept, tokenizer, spec.loss_on), max_length, spec)

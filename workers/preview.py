@@ -1,18 +1,21 @@
-"""What a training will come to, from its task alone: steps, sizes and memory, before it is run."""
+"""What a training, or asking a model, will come to, before it is run: steps, sizes and memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
 
 from workers.adapter import build_adapter
-from workers.base_model import load_skeleton
+from workers.base_model import load_skeleton, load_tokenizer
 from workers.batches import MicroBatch, micro_batches, num_steps
-from workers.data import Example
+from workers.chat_templates import set_chat_template
+from workers.data import Example, Message, encode, render
+from workers.errors import RowTooLongError
+from workers.generate import bounded_prompts
 from workers.memory import Device, MemoryEstimate, estimate_memory
 from workers.packing import ATTENTION_NAME
-from workers.specs import TrainingSpec
+from workers.specs import ChatTemplateName, TrainingSpec
 from workers.train_setup import TrainTask, read_data
 
 
@@ -76,6 +79,54 @@ def preview(task: TrainTask, num_workers: int, device: Device) -> TrainPreview:
             device,
         ),
     )
+
+
+@dataclass(frozen=True)
+class PromptsPreview:
+    """Prompts that a model would be given."""
+
+    num_tokens: int
+    """Tokens of all prompts, each once."""
+
+    longest_row: int
+    """Tokens of the longest prompt."""
+
+    num_parameters: int
+    """Size of the base model."""
+
+
+def preview_prompts(
+    base_model: str,
+    template: ChatTemplateName | None,
+    conversations: Mapping[str, Sequence[Sequence[Message]]],
+    max_new_tokens: int | None = None,
+) -> PromptsPreview:
+    """Tokenize prompts and build the base model without its weights.
+
+    Args:
+        base_model: What the prompts are for.
+        template: Their layout; by default the base model's own.
+        conversations: Each up to where the model goes on, by what names them in messages.
+        max_new_tokens: Most tokens of an answer; None if the model gives none.
+
+    Raises:
+        BaseModelNotFoundError: If the base model is not there.
+        BaseModelUnusableError: If it is none, or its template refuses a conversation.
+        RowTooLongError: If a prompt leaves nothing of the model's context for an answer.
+    """
+    tokenizer = load_tokenizer(base_model)
+    set_chat_template(tokenizer, template)
+    model = load_skeleton(base_model)
+    lengths: list[int] = []
+    for name, each in conversations.items():
+        prompts = encode(tokenizer, [render(tokenizer, messages) for messages in each])
+        lengths += map(len, prompts)
+        if max_new_tokens is not None:
+            try:
+                bounded_prompts(model, prompts, max_new_tokens)
+            except RowTooLongError as error:
+                raise RowTooLongError(f"{name}: {error}") from error
+    return PromptsPreview(sum(lengths), max(lengths), sum(p.numel() for p in model.parameters()))
 
 
 def _skeleton(task: TrainTask) -> PeftModel:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar, Literal
 
@@ -169,6 +169,9 @@ _ROW: TypeAdapter[InstructionRow | CompletionRow | ChatRow] = TypeAdapter(Row)
 Columns = Mapping[str, str]
 """Field of a row to the name it has in a file."""
 
+RowParser = Callable[[str, int, Columns | None], InstructionRow | CompletionRow | ChatRow]
+"""Validates a line, told its number and the columns, or raises RowError."""
+
 
 class RowError(ValueError):
     """A row is not valid.
@@ -198,24 +201,31 @@ class TableRowError(RowError):
     unit = "row"
 
 
-def iter_rows(path: Path) -> Iterator[Row]:
+def iter_rows(path: Path, parse: RowParser | None = None) -> Iterator[Row]:
     """Read the rows of a file; blank lines are skipped.
+
+    Args:
+        path: As `iter_numbered_rows` reads it.
+        parse: Reads a line, which Parquet has none of; by default `parse_row`.
 
     Raises:
         RowError: At the first row that is not valid, or if the file has no row.
         OSError: If the file cannot be opened.
     """
     with path.open("rb") as file:
-        for _, row in iter_numbered_rows(file):
+        for _, row in iter_numbered_rows(file, parse=parse):
             yield row
 
 
-def iter_numbered_rows(file: BinaryIO, columns: Columns | None = None) -> Iterator[tuple[int, Row]]:
+def iter_numbered_rows(
+    file: BinaryIO, columns: Columns | None = None, parse: RowParser | None = None
+) -> Iterator[tuple[int, Row]]:
     """Read rows, each with the number of its line, or in Parquet of its row, from 1.
 
     Args:
         file: JSON lines, plain or gzip, or Parquet, open for reading at any place of it.
         columns: Names that fields have in the file, where they are others.
+        parse: Reads a line, which Parquet has none of; by default `parse_row`.
 
     Raises:
         RowError: At the first row that is not valid, or if the file has no row.
@@ -226,7 +236,7 @@ def iter_numbered_rows(file: BinaryIO, columns: Columns | None = None) -> Iterat
         yield from numbered(iter_parquet(file, columns or {}), columns or {})
         return
     for number, text in iter_numbered_lines(file):
-        yield number, parse_row(text, number, columns)
+        yield number, (parse or parse_row)(text, number, columns)
 
 
 def iter_numbered_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
@@ -315,6 +325,10 @@ def _row_error(error: ValidationError, number: int) -> RowError:
     """Pydantic's first complaint about a row."""
     first = error.errors(include_url=False, include_context=False)[0]
     _, *location = first["loc"] or ("",)  # the form's tag leads
+    is_question = first["type"] == "missing" and "answer" in first["input"]
+    if is_question and location in (["output"], ["completion"]):
+        problem = "is missing; a row with its answer alone can be evaluated on, not trained on"
+        return RowError(number, str(location[0]), problem)
     return RowError(number, *_explain(first["type"], tuple(location), first["msg"]))
 
 

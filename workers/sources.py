@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from workers.errors import DataInvalidError
-from workers.rows import Columns, RowError, TableRowError, iter_numbered_rows, numbered
+from workers.rows import (
+    Columns,
+    RowError,
+    RowParser,
+    TableRowError,
+    iter_numbered_rows,
+    numbered,
+)
 from workers.specs import HubDatasetSpec
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ def read_rows(
     name: str,
     files: Mapping[str, Path] | None = None,
     columns: Columns | None = None,
+    parse: RowParser | None = None,
 ) -> list[NumberedRow]:
     """Read and validate all rows of a source.
 
@@ -36,6 +44,7 @@ def read_rows(
         name: The field of the spec that names it, for messages.
         files: Where uploaded files lie, by id.
         columns: Names that fields have in the source, where they are others.
+        parse: Reads a line of a file; by default as a row to train on.
 
     Raises:
         DataInvalidError: If the source or one of its rows cannot be read.
@@ -43,7 +52,7 @@ def read_rows(
     try:
         if isinstance(source, HubDatasetSpec):
             return list(numbered(_iter_hub(source, name), columns or {}))
-        read = partial(iter_numbered_rows, columns=columns)
+        read = partial(iter_numbered_rows, columns=columns, parse=parse)
         return _read_url(_url_of(source, files), name, read)
     except RowError as error:
         raise DataInvalidError(f"{name}, {error}") from error

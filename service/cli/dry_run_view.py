@@ -48,17 +48,37 @@ def _search_facts(search: SearchSpec) -> Iterator[tuple[str, Text]]:
 
 
 def _facts(found: DryRunRead) -> Iterator[tuple[str, Text]]:
-    share = found.num_trainable_parameters / found.num_parameters
+    for label, number in (
+        ("trainings", found.num_trainings),
+        ("evaluations", found.num_evaluations),
+        ("questions", found.num_questions),
+    ):
+        if number is not None:
+            yield label, Text(f"{number:,}")
+    if found.num_trainings is not None:
+        yield "one training", Text("all that follows, with the first method that is trained")
+    yield from _amounts(found)
+    yield from _memory(found)
+    placement = found.placement
+    where = f"on the {placement.device.upper()}s of the cluster" if placement.possible else None
+    yield "can be placed", _verdict(placement.possible, where or placement.reason)
+
+
+def _amounts(found: DryRunRead) -> Iterator[tuple[str, Text]]:
+    total, trainable = found.num_parameters, found.num_trainable_parameters
+    tokens = f"{found.num_tokens:,}; the longest"
+    if trainable is None:
+        yield "tokens", Text(f"{tokens} prompt has {found.longest_row:,}")
+        yield "parameters", Text(f"{total:,}")
+        return
     yield "rows", Text(f"{found.num_train_rows:,}, and {found.num_held_out_rows:,} held out")
-    yield "tokens", Text(f"{found.num_tokens:,}; the longest row has {found.longest_row:,}")
+    yield "tokens", Text(f"{tokens} row has {found.longest_row:,}")
     yield "steps", Text(f"{found.steps:,}")
-    yield (
-        "trainable",
-        Text(
-            f"{found.num_trainable_parameters:,} of {found.num_parameters:,} parameters "
-            f"({share:.3%})"
-        ),
-    )
+    share = trainable / total
+    yield "trainable", Text(f"{trainable:,} of {total:,} parameters ({share:.3%})")
+
+
+def _memory(found: DryRunRead) -> Iterator[tuple[str, Text]]:
     if found.memory is None:
         yield "memory", Text("unknown")
     else:
@@ -68,9 +88,6 @@ def _facts(found: DryRunRead) -> Iterator[tuple[str, Text]]:
                 size = size_text(getattr(found.memory, name))
                 yield f"  {name.replace('_', ' ')}", Text(size)
     yield "memory is there", _verdict(found.memory_fits, found.memory_reason)
-    placement = found.placement
-    where = f"on the {placement.device.upper()}s of the cluster" if placement.possible else None
-    yield "can be placed", _verdict(placement.possible, where or placement.reason)
 
 
 def _verdict(is_good: bool | None, reason: str | None) -> Text:

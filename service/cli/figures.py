@@ -15,6 +15,14 @@ _STYLES = {
 }
 
 
+_COUNTED = {
+    "search": "trials",
+    "evaluate": "rows",
+    "compare": "trainings and evaluations",
+    "analyze": "parts",
+}
+
+
 def status_text(status: str) -> Text:
     """Return a job's status in its colour."""
     return Text(status, style=_STYLES.get(status, ""))
@@ -25,9 +33,15 @@ def duration_text(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def progress_text(progress: ProgressRead) -> str:
-    """Write what is known of steps, losses, speed and time left."""
-    figures = [f"{progress.step or 0}/{progress.total_steps or '?'}"]
+def count_text(kind: str, progress: ProgressRead) -> str:
+    """Write how much is done of how much: steps of a training, what other kinds of jobs count."""
+    count = f"{progress.step or 0}/{progress.total_steps or '?'}"
+    return f"{count} {_COUNTED[kind]}" if kind in _COUNTED else count
+
+
+def progress_text(kind: str, progress: ProgressRead) -> str:
+    """Write what is known of the count, losses, speed and time left."""
+    figures = [count_text(kind, progress)]
     if progress.loss is not None:
         figures.append(f"loss {progress.loss:#.4g}")
     if progress.eval_loss is not None:

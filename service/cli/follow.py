@@ -67,14 +67,15 @@ class _Display(Protocol):
         """Take note of a status."""
 
     def progress(self, progress: ProgressRead) -> None:
-        """Show how far the training is."""
+        """Show how far the job is."""
 
 
 class _LineDisplay:
     """Lines for files and pipes; of the progress only as much as a reader wants."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, kind: str = "") -> None:
         self._console = console
+        self._kind = kind
         self._next_step = 0.0
         self._eval_loss: float | None = None
 
@@ -90,13 +91,15 @@ class _LineDisplay:
         if is_due or progress.eval_loss != self._eval_loss:
             self._next_step = step + total / _LINES_A_JOB
             self._eval_loss = progress.eval_loss
-            self.line(Text(f"{_MARGIN}step {progress_text(progress)}"))
+            counted = "step " if self._kind == "finetune" else ""
+            self.line(Text(f"{_MARGIN}{counted}{progress_text(self._kind, progress)}"))
 
 
 class _BarDisplay:
     """A bar at the bottom of the terminal, with the lines above it."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, kind: str) -> None:
+        self._kind = kind
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None, table_column=Column(min_width=8, ratio=1)),
@@ -117,7 +120,7 @@ class _BarDisplay:
             self._task,
             completed=progress.step or 0,
             total=progress.total_steps,
-            figures=progress_text(progress),
+            figures=progress_text(self._kind, progress),
         )
 
 
@@ -130,11 +133,11 @@ def _open_display(client: Client, job: JobRead, console: Console) -> Iterator[_D
         else:
             yield TrialLines(client, job, console)
     elif console.is_terminal:
-        display = _BarDisplay(console)
+        display = _BarDisplay(console, job.kind)
         with display.bar:
             yield display
     else:
-        yield _LineDisplay(console)
+        yield _LineDisplay(console, job.kind)
 
 
 def _event_line(event: EventRead) -> Text:

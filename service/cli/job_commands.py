@@ -63,8 +63,8 @@ def submit(
 ) -> None:
     """Submit a job and print its id.
 
-    data.train, data.validation and data.evaluation_sets may name local files: they are uploaded
-    first.
+    Where a spec names rows (data.train, data.validation, data.evaluation_sets, data and shots of
+    tasks, data of an analysis), it may name local files: they are uploaded first.
     With --follow the exit code is 0 if the job succeeded, 1 if it failed, 3 if it was cancelled.
     With --dry-run it is 0 if the cluster can place the job, 1 if it cannot or the job would fail.
     """
@@ -230,7 +230,9 @@ def upload(
 def _with_uploads(client: Client, spec: SpecFile) -> SpecFile:
     """Upload the local files that a spec names and put their ids in."""
     paths = local_data(spec)
-    return with_file_ids(spec, {name: _upload(client, path).id for name, path in paths.items()})
+    # Each once, so that the service sees where two fields name the same rows.
+    ids = {path: _upload(client, path).id for path in dict.fromkeys(paths.values())}
+    return with_file_ids(spec, {field: ids[path] for field, path in paths.items()})
 
 
 def _upload(client: Client, path: Path) -> FileRead:
@@ -298,10 +300,13 @@ def _report_end(client: Client, job: JobRead) -> None:
         if job.failure.log_tail:
             note(f"\nend of the log:\n{job.failure.log_tail.rstrip()}\n")
         note(f"{job.id} failed: {job.failure.code}: {job.failure.message}")
-    elif version := job.model_version:
+        return
+    if version := job.model_version:
         reference = f"@{version.alias}" if version.alias else f"/{version.version}"
         result(f"registered {version.name} version {version.version}")
         result(f"fetch it: hyplora pull {version.name}{reference} DIR")
+    if job.links.report and job.status == "succeeded":
+        note(f"what it found: hyplora report {job.id}")
 
 
 def _report_best(client: Client, job_id: str, trial_id: str) -> None:

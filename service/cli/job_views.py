@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.answers import JobRead
-from service.cli.figures import duration_text, progress_text, status_text
+from service.cli.figures import count_text, duration_text, progress_text, status_text
 from service.cli.trial_views import search_text
 
 _LABEL_WIDTH = len("model version  ")
@@ -17,14 +17,14 @@ _LABEL_WIDTH = len("model version  ")
 
 def jobs_table(jobs: Iterable[JobRead]) -> Table:
     """Return one row a job."""
-    table = Table("job", "name", "status", "step", "loss", "created", "model version", box=None)
+    table = Table("job", "name", "status", "progress", "loss", "created", "model version", box=None)
     for job in jobs:
         progress, version = job.progress, job.model_version
         table.add_row(
             job.id,
             job.name,
             status_text(job.status),
-            _steps_text(job),
+            count_text(job.kind, progress) if progress else "",
             f"{progress.loss:#.4g}" if progress and progress.loss is not None else "",
             _local(job.created_at),
             f"{version.name}/{version.version}" if version else "",
@@ -59,9 +59,11 @@ def _facts(job: JobRead) -> Iterator[tuple[str, Text]]:
     if job.search:
         yield "progress", Text(search_text(job.search))
     elif job.progress:
-        yield "progress", Text(progress_text(job.progress))
+        yield "progress", Text(progress_text(job.kind, job.progress))
     if job.progress and job.progress.checkpoint_step is not None:
         yield "checkpoint", Text(f"step {job.progress.checkpoint_step}")
+    if job.summary:
+        yield "result", Text(job.summary)
     if job.failure:
         yield "failure", Text(f"{job.failure.code}: {job.failure.message}", style="red")
     if version := job.model_version:
@@ -74,13 +76,6 @@ def _facts(job: JobRead) -> Iterator[tuple[str, Text]]:
     ):
         if link:
             yield label, Text(link)
-
-
-def _steps_text(job: JobRead) -> str:
-    if job.progress is None:
-        return ""
-    steps = f"{job.progress.step or 0}/{job.progress.total_steps or '?'}"
-    return f"{steps} trials" if job.kind == "search" else steps
 
 
 def _local(moment: datetime) -> str:

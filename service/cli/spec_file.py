@@ -7,17 +7,18 @@ place of every field, so that the service's answer can be shown as a line of the
 import copy
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import yaml
 
 from service.cli.errors import CliError
-from workers.specs import FILE_ID_PATTERN, SOURCE_SCHEMES
+from service.cli.local_sources import local_sources
+from workers.specs import SOURCE_SCHEMES
 
-_NO_PATH = re.compile(rf"{FILE_ID_PATTERN}|^(?:{'|'.join(SOURCE_SCHEMES)})://")
 _FLOAT_TAG, _TIMESTAMP_TAG = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
 
 
@@ -78,7 +79,7 @@ def with_overrides(spec: SpecFile, assignments: Iterable[str]) -> SpecFile:
         value, _ = _read_yaml(text, f"--set {field}")
         given: dict[str, Any] = {}
         _assign(given, keys, value, field)
-        for source in _local_sources(given):
+        for source in local_sources(given):
             source.holder[source.key] = str(Path(source.path).expanduser().absolute())
         _assign(document, keys, _value_at(given, keys), field)
         places[field] = f"--set {field}"
@@ -94,7 +95,7 @@ def local_data(spec: SpecFile) -> dict[str, Path]:
         CliError: If one of them is no file.
     """
     found = {}
-    for source in _local_sources(spec.document):
+    for source in local_sources(spec.document):
         path = spec.path.parent / Path(source.path).expanduser()
         if not path.is_file():
             schemes = ", ".join(f"{scheme}://" for scheme in SOURCE_SCHEMES)
@@ -110,7 +111,7 @@ def local_data(spec: SpecFile) -> dict[str, Path]:
 def with_file_ids(spec: SpecFile, file_ids: Mapping[str, str]) -> SpecFile:
     """Put the ids of uploaded files where the paths of `local_data` were."""
     document = copy.deepcopy(spec.document)
-    for source in list(_local_sources(document)):
+    for source in list(local_sources(document)):
         if source.field in file_ids:
             source.holder[source.key] = file_ids[source.field]
     return replace(spec, document=document)
@@ -201,33 +202,6 @@ def _place(source: str, mark: yaml.Mark | None) -> str:
     return source if mark is None or source.startswith("--set") else f"{source}:{mark.line + 1}"
 
 
-@dataclass(frozen=True)
-class _LocalSource:
-    """A path that stands where a spec names rows."""
-
-    field: str
-    holder: dict[Any, Any]
-    key: Any
-    path: str
-
-
-def _local_sources(document: Mapping[str, Any]) -> Iterator[_LocalSource]:
-    data = document.get("data")
-    if not isinstance(data, dict):
-        return
-    sets = data.get("evaluation_sets")
-    places = [("data", data, key) for key in ("train", "validation")]
-    if isinstance(sets, dict):  # each name may hold dots, so a field does not tell its keys
-        places += [("data.evaluation_sets", sets, key) for key in sets]
-    for prefix, holder, key in places:
-        if _is_path(value := holder.get(key)):
-            yield _LocalSource(f"{prefix}.{key}", holder, key, value)
-
-
-def _is_path(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and _NO_PATH.match(value) is None
-
-
 def _keys_of(field: str) -> list[str]:
     """Keys that lead to a field; those of a search's space are names of fields, with a dot."""
     keys = field.split(".")
@@ -244,9 +218,18 @@ def _value_at(document: Mapping[str, Any], keys: Iterable[str]) -> object:
 
 
 def _assign(document: dict[str, Any], keys: list[str], value: object, field: str) -> None:
-    target = document
-    for key in keys[:-1]:
-        target = target.setdefault(key, {})
-        if not isinstance(target, dict):
-            raise CliError(f"--set {field}: {key} already holds a value, not fields")
-    target[keys[-1]] = value
+    target: Any = document
+    for key, next_key in pairwise(keys):
+        if isinstance(target, list):
+            target = target[_index(target, key, field)]
+        else:
+            target = target.setdefault(key, {})
+        if not isinstance(target, dict | list):
+            raise CliError(f"--set {field}: {key} already holds a value, not {next_key}")
+    target[_index(target, keys[-1], field) if isinstance(target, list) else keys[-1]] = value
+
+
+def _index(items: list[Any], key: str, field: str) -> int:
+    if not key.isdecimal() or int(key) >= len(items):
+        raise CliError(f"--set {field}: {key} is no place in a list of {len(items)}; count from 0")
+    return int(key)

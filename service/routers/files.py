@@ -33,7 +33,8 @@ _FORM: dict[str, Any] = {
                             "format": "binary",
                             "description": (
                                 "JSON lines, plain or gzip, or Parquet: instructions, "
-                                "conversations, or prompts with completions."
+                                "conversations, or prompts with completions; in JSON "
+                                "lines also questions with an answer to be judged by."
                             ),
                         },
                         "purpose": {"type": "string", "enum": ["fine-tune"]},

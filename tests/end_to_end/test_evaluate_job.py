@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 FILE_ID = "file-0123456789abcdef"
 NUM_ROWS = 60
-TIMEOUT_S = 120.0
+TIMEOUT_S = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def registry(stack: LocalStack) -> MlflowClient:
 def versions(
     registry: MlflowClient, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """Folders of a LoRA and a HypLoRA adapter: versions 1 and 2 of "judged"; the first "champion"."""
+    """Folders of two adapters: versions 1 and 2 of "judged", of which the first is "champion"."""
     folders = {}
     adapters: dict[str, AdapterSpec] = {
         "lora": LoraSpec(init_weights=False),
@@ -66,19 +66,18 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def wait_for(told: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not told():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-
-
 class Drivers:
     """Starts drivers as the service does, and looks what became of them."""
 
     def __init__(self, stack: LocalStack, ticket: JobTicket) -> None:
         self.stack, self.ticket = stack, ticket
         self.ray = JobSubmissionClient(stack.ray_dashboard_url, headers=stack._ray_headers())
+
+    def wait_until(self, told: Callable[[], bool], submission_id: str) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not told():
+            assert time.monotonic() < deadline, self.ray.get_job_logs(submission_id)
+            time.sleep(0.05)
 
     def start(self, attempt: int) -> str:
         ticket = self.ticket.model_copy(update={"attempt": attempt})
@@ -89,8 +88,9 @@ class Drivers:
         )
 
     def wait(self, submission_id: str) -> JobStatus:
-        wait_for(lambda: self.ray.get_job_status(submission_id).is_terminal(), submission_id)
-        return self.ray.get_job_status(submission_id)
+        status = self.ray.get_job_status
+        self.wait_until(lambda: status(submission_id).is_terminal(), submission_id)
+        return status(submission_id)
 
     def shards(self) -> list[Path]:
         return sorted(Path(self.ticket.storage_path, self.ticket.job_id).glob("*.jsonl"))
@@ -150,7 +150,7 @@ def drivers(
 def run(drivers: Drivers, registry: MlflowClient) -> Run:
     """The job's run, after its first attempt was stopped and a worker of its second was killed."""
     first = drivers.start(1)
-    wait_for(lambda: drivers.num_answers() > 3, "the first answers")
+    drivers.wait_until(lambda: drivers.num_answers() > 3, first)
     drivers.ray.stop_job(first)
     drivers.wait(first)
     run = registry.get_run(drivers.ticket.run_id)
@@ -161,7 +161,7 @@ def run(drivers: Drivers, registry: MlflowClient) -> Run:
     kept = {path: path.read_bytes() for path in drivers.shards()}
     # What the alias points at by now must not matter: half of the answers are there.
     second = drivers.start(2)
-    wait_for(lambda: drivers.num_answers() > before + 3, "answers of the second attempt")
+    drivers.wait_until(lambda: drivers.num_answers() > before + 3, second)
     killed = drivers.shard_processes()[0]
     killed.kill()
     assert drivers.wait(second) == JobStatus.SUCCEEDED, drivers.ray.get_job_logs(second)

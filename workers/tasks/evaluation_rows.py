@@ -16,7 +16,15 @@ from typing import BinaryIO
 
 import pydantic_core
 
-from workers.rows import RowError, Turn, iter_numbered_lines, validate_row
+from workers.rows import (
+    Columns,
+    Row,
+    RowError,
+    Turn,
+    iter_numbered_lines,
+    parse_row,
+    validate_row,
+)
 
 ANSWER = "answer"
 
@@ -64,6 +72,27 @@ def read_evaluation_row(fields: object, line: int) -> EvaluationRow:
     row = validate_row(_with_output(fields, golds), line)
     *turns, last = row.turns
     return EvaluationRow(tuple(turns), last.content.strip(), golds)
+
+
+def parse_either_row(text: str, line: int, columns: Columns | None = None) -> Row:
+    """Validate a line that holds a row to train on, or to be judged by.
+
+    Returns:
+        The row; the first gold answer stands for an output that it has not.
+
+    Raises:
+        RowError: If it is neither.
+    """
+    try:
+        return parse_row(text, line, columns)
+    except RowError:
+        try:
+            fields = pydantic_core.from_json(text)
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict) or ANSWER not in fields:
+            raise
+    return validate_row(_with_output(fields, _golds(fields[ANSWER], line)), line, columns)
 
 
 def _golds(answer: object, line: int) -> tuple[str, ...]:

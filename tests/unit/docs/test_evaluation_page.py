@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 from pydantic import TypeAdapter
 
+from jobs.evaluate_specs import EvaluateSpec
 from workers.tasks.evaluation_rows import read_evaluation_row
 from workers.tasks.numbers import TOLERANCE
 from workers.tasks.registry import TASKS
@@ -53,3 +55,10 @@ def test_the_page_names_every_scorer_and_its_fields(spec: type) -> None:
 def test_the_page_tells_the_tolerance() -> None:
     assert f"`tolerance` ({TOLERANCE})" in PAGE
     assert f"Right within {TOLERANCE}" in PAGE
+
+
+def test_the_job_shown_is_valid() -> None:
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    spec = EvaluateSpec.model_validate(yaml.safe_load(shown))
+    assert [model.name for model in spec.models] == ["base", "sums-7", "lora"]
+    assert spec.candidate.name == "sums-7"

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,42 @@ async def test_a_data_set_with_a_bad_row_is_refused_with_line_and_field(
     assert f"line {line}" in problem["detail"]
     assert stored_files(stage) == []
     assert (await stage.get("/v1/files"))["data"] == []
+
+
+QUESTIONS = [
+    b'{"instruction": "Add 2 and 3.", "answer": 5}',
+    b'{"prompt": "The capital of France is", "answer": ["Paris", "Paris, France"]}',
+    b'{"messages": [{"role": "user", "content": "2 + 2?"}], "answer": "4"}',
+]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+async def test_rows_to_be_judged_by_need_no_output(
+    stage: Stage, pack: Callable[[bytes], bytes]
+) -> None:
+    response = await upload(stage, pack(b"\n".join([*QUESTIONS, ROWS])))
+
+    assert response.status_code == 201, response.text
+    assert response.json()["num_rows"] == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "message"),
+    [
+        (b'{"instruction": "Add.", "answer": []}', "answer", "is an empty list"),
+        (b'{"instruction": "Add.", "answer": {"a": 1}}', "answer", "give a text, a number"),
+        (b'{"instruction": "", "answer": 4}', "instruction", "is empty"),
+        (b'{"answer": 4}', "instruction", "is missing"),
+    ],
+)
+async def test_a_bad_row_to_be_judged_by_is_refused(
+    stage: Stage, row: bytes, field: str, message: str
+) -> None:
+    response = await upload(stage, ROWS + row)
+
+    (error,) = response.json()["errors"]
+    assert (error["line"], error["field"]) == (2, field)
+    assert message in error["message"]
 
 
 async def test_a_file_larger_than_accepted_is_refused_while_it_arrives(tmp_path: Path) -> None:

@@ -65,6 +65,19 @@ def test_a_malformed_row_names_line_field_and_remedy(
     assert str(caught.value).startswith("line 7")
 
 
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{"instruction": "2 + 2?", "answer": 4}', "output"),
+        ('{"prompt": "2 + 2 =", "answer": 4}', "completion"),
+    ],
+)
+def test_a_row_to_be_judged_by_cannot_be_trained_on(text: str, field: str) -> None:
+    with pytest.raises(RowError, match="can be evaluated on, not trained on") as caught:
+        parse_row(text, 7)
+    assert caught.value.field == field
+
+
 def test_a_conversation_shows_its_turns_in_order() -> None:
     row = parse_row(
         json.dumps(

@@ -163,6 +163,42 @@ def test_jobs_are_listed_one_a_line(hyplora: Run, service: ScriptedService) -> N
     assert "raise --limit" in outcome.stderr
 
 
+def test_a_list_tells_what_each_kind_of_job_counts(hyplora: Run, service: ScriptedService) -> None:
+    progress = {"step": 37, "total_steps": 120}
+    kinds = ["finetune", "search", "evaluate", "compare", "analyze"]
+    jobs = [job("running", kind=kind, progress=progress) for kind in kinds]
+    service.on("GET", "/v1/jobs", {"data": jobs, "has_more": False})
+    _, *lines = hyplora("jobs").stdout.splitlines()
+    counted = ["", "trials", "rows", "trainings and evaluations", "parts"]
+    for line, word in zip(lines, counted, strict=True):
+        assert f"37/120 {word}".strip() in line
+
+
+def test_what_a_job_found_is_shown_with_where_the_report_is(
+    hyplora: Run, service: ScriptedService
+) -> None:
+    links = {"report": f"{JOB_PATH}/report"}
+    end_with(service, "succeeded", kind="evaluate", summary="tuned wins", links=links)
+    assert "result         tuned wins\n" in hyplora("show", JOB_ID).stdout
+    assert f"hyplora report {JOB_ID}" in hyplora("follow", JOB_ID).stderr
+
+
+def test_rows_that_two_fields_name_are_uploaded_once(
+    hyplora: Run, service: ScriptedService, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "answer": 1}\n')
+    path = tmp_path / "exam.yaml"
+    path.write_text("kind: evaluate\ntasks:\n- {data: rows.jsonl, shots: rows.jsonl}\n")
+    service.on("POST", "/v1/files", file())
+    service.on("POST", "/v1/jobs", job(kind="evaluate"))
+
+    hyplora("submit", path)
+
+    assert [request.url.path for request in service.requests] == ["/v1/files", "/v1/jobs"]
+    (body,) = service.bodies("POST", "/v1/jobs")
+    assert body["tasks"] == [{"data": file()["id"], "shots": file()["id"]}]
+
+
 @pytest.mark.parametrize("arguments", [("--status", "done"), ("--limit", "0"), ("--limit", "201")])
 def test_a_filter_that_cannot_be_is_refused(
     arguments: tuple[str, str], hyplora: Run, service: ScriptedService

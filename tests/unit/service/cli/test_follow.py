@@ -26,11 +26,11 @@ def progress_event(number: int, step: int, total: int = 100, **fields: Any) -> d
     return event(number, "progress", step=step, total_steps=total, **fields)
 
 
-def shown(events: list[dict[str, Any]], *, is_terminal: bool) -> str:
+def shown(events: list[dict[str, Any]], *, is_terminal: bool, kind: str = "finetune") -> str:
     """What a user sees of a job with these events."""
     service = ScriptedService()
     service.on("GET", f"/v1/jobs/{JOB_ID}/events", event_stream(stream_of(*events)))
-    service.on("GET", f"/v1/jobs/{JOB_ID}", job("succeeded"))
+    service.on("GET", f"/v1/jobs/{JOB_ID}", job("succeeded", kind=kind))
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=is_terminal, width=100, markup=False)
     with Client(URL, "t", transport=httpx.MockTransport(service)) as client:
@@ -80,6 +80,25 @@ def test_a_pipe_gets_about_twenty_progress_lines_a_job() -> None:
     lines = shown(events, is_terminal=False).splitlines()
     assert 18 <= sum(" step " in line for line in lines) <= 22
     assert "step 1000/1000" in lines[-2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "counted"),
+    [("evaluate", "rows"), ("compare", "trainings and evaluations"), ("analyze", "parts")],
+)
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_other_jobs_count_what_they_do_and_end_with_what_they_found(
+    kind: str, counted: str, is_terminal: bool
+) -> None:
+    end = status_event(2, "succeeded")
+    end["data"]["reason"] = "tuned wins"
+    events = [progress_event(1, 37, 120, tokens_per_s=512.0), end]
+    screen = re.sub(
+        "\x1b\\[[?0-9;]*[a-zA-Z]", "", shown(events, is_terminal=is_terminal, kind=kind)
+    )
+    assert f"37/120 {counted}  512 tok/s" in screen
+    assert "step" not in screen
+    assert "succeeded: tuned wins" in screen
 
 
 def test_a_new_evaluation_is_always_shown_in_a_pipe() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.evaluate_specs import EvaluateSpec
 from jobs.finetune_specs import FinetuneSpec
 from service.cli.errors import CliError
 from service.cli.spec_file import local_data, read_spec_file, with_file_ids, with_overrides
@@ -229,6 +230,75 @@ def test_data_of_another_form_is_left_to_the_service(data: str, tmp_path: Path) 
     spec = read_spec_file(write(tmp_path, f"data: {data}\n"))
     assert local_data(spec) == {}
     assert json.dumps(with_file_ids(spec, {}).document)
+
+
+EXAM = """kind: evaluate
+tasks:
+- benchmark: gsm8k
+  data: rows.jsonl
+  num_shots: 2
+  shots: shots.jsonl
+- benchmark: svamp
+  data: s3://bucket/rows
+"""
+
+
+def test_the_rows_of_tasks_are_uploaded_under_the_names_of_their_fields(tmp_path: Path) -> None:
+    write(tmp_path, "", "rows.jsonl")
+    write(tmp_path, "", "shots.jsonl")
+    spec = read_spec_file(write(tmp_path, EXAM))
+    fields = {"tasks.0.data": FILE_ID, "tasks.0.shots": FILE_ID.replace("0", "1")}
+    assert local_data(spec) == {
+        "tasks.0.data": tmp_path / "rows.jsonl",
+        "tasks.0.shots": tmp_path / "shots.jsonl",
+    }
+    uploaded = with_file_ids(spec, fields)
+    named = EvaluateSpec.model_validate({**uploaded.document, "name": "n", "base_model": "b"})
+    assert named.sources() == fields | {"tasks.1.data": "s3://bucket/rows"}
+
+
+def test_the_rows_of_an_analysis_are_uploaded(tmp_path: Path) -> None:
+    write(tmp_path, "", "rows.jsonl")
+    spec = read_spec_file(write(tmp_path, "kind: analyze\ndata: rows.jsonl\n"))
+    assert local_data(spec) == {"data": tmp_path / "rows.jsonl"}
+    assert with_file_ids(spec, {"data": FILE_ID}).document["data"] == FILE_ID
+
+
+def test_rows_of_a_task_that_are_not_there_are_refused_with_the_line(tmp_path: Path) -> None:
+    write(tmp_path, "", "rows.jsonl")
+    spec = read_spec_file(write(tmp_path, EXAM))
+    with pytest.raises(CliError, match=r"job\.yaml:6: tasks\.0\.shots: there is no file"):
+        local_data(spec)
+
+
+@pytest.mark.parametrize("tasks", ["5", "[5]", "{a: 5}", "[[x]]", "null", "[{data: 5}]"])
+def test_tasks_of_another_form_are_left_to_the_service(tasks: str, tmp_path: Path) -> None:
+    assert local_data(read_spec_file(write(tmp_path, f"tasks: {tasks}\n"))) == {}
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["tasks.0.data=rows.jsonl", "tasks.0={data: rows.jsonl}", "tasks=[{data: rows.jsonl}]"],
+)
+def test_an_override_reaches_into_a_list(
+    assignment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "specs").mkdir()
+    write(tmp_path, "", "rows.jsonl")
+    write(tmp_path / "specs", "", "rows.jsonl")
+    write(tmp_path / "specs", "", "shots.jsonl")
+    spec = read_spec_file(write(tmp_path / "specs", EXAM))
+    monkeypatch.chdir(tmp_path)
+    changed = with_overrides(spec, [assignment])
+    assert local_data(changed)["tasks.0.data"] == tmp_path / "rows.jsonl"
+    assert spec.document["tasks"][0]["data"] == "rows.jsonl"
+
+
+@pytest.mark.parametrize("place", ["2", "-1", "first"])
+def test_an_override_beyond_a_list_is_refused(place: str, tmp_path: Path) -> None:
+    spec = read_spec_file(write(tmp_path, EXAM))
+    with pytest.raises(CliError, match=rf"{place} is no place in a list of 2; count from 0"):
+        with_overrides(spec, [f"tasks.{place}.max_rows=1"])
 
 
 SEARCH = """kind: search
