@@ -4,8 +4,9 @@ The models here are configurations of the real dimensions with a byte-level toke
 builds on the meta device and never reads a weight. Counts are computed by hand from the dimensions.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from jobs.dry_run import answer_to
 from jobs.evaluate_specs import EvaluateSpec
 from jobs.specs import JobSpec, file_ids
 from jobs.tickets import DryRunTicket, FileRef
-from service.cli.spec_file import read_spec_file
+from service.cli.spec_file import local_data, read_spec_file, with_file_ids
 from tests.tiny_model import write_addition_rows, write_tokenizer
 from workers.specs import HypLoraSpec, LoraSpec
 
@@ -113,46 +114,75 @@ def config_of(model: str) -> PreTrainedConfig:
     )
 
 
-def named_sources(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Where a spec names rows, and by which key."""
-    if "data" in document:
-        yield document["data"], "train"
-    for task in document["tasks"]:
-        yield task, "data"
-
-
-def spec_in(path: Path) -> Any:
-    """The spec of a file, once its rows are uploaded."""
-    document = read_spec_file(path).document
-    for number, (holder, key) in enumerate(named_sources(document)):
-        holder[key] = f"file-{number:016x}"
-    return TypeAdapter(JobSpec).validate_python(document)
-
-
-def comparison(model: str, suite: str = "arithmetic") -> CompareSpec:
-    spec = spec_in(FOLDER / f"{model}-{suite}.yaml")
-    assert isinstance(spec, CompareSpec)
-    return spec
+def row_of(task: str) -> dict[str, str]:
+    """A row in the form of LLM-Adapters."""
+    if task in SUITES["arithmetic"][:3] or task in ("addsub", "multiarith", "singleeq"):
+        return {"instruction": "How many are 2 + 2?", "output": "2 + 2 = 4", "answer": "4"}
+    if task == "aqua":
+        question = "2 + 2? Answer Choices: (A) 1 (B) 2 (C) 3 (D) 4 (E) 5"
+        return {"instruction": question, "output": "The answer is (D).", "answer": "D"}
+    if task == "boolq":
+        question = "Please answer, question: is two a number?\n\nAnswer format: true/false"
+        word = "true"
+    else:
+        label = {"piqa": "solution", "hellaswag": "ending", "winogrande": "option"}.get(
+            task, "answer"
+        )
+        names = [f"{label}{number}" for number in range(1, 3 if task == "piqa" else 4)]
+        names = names[:2] if task == "winogrande" else names
+        options = " ".join(f"{name.capitalize()}: {name[-1]} apples" for name in names)
+        question = (
+            f"Please choose: Ann has _ apples.\n\n{options}\n\nAnswer format: {'/'.join(names)}"
+        )
+        word = names[0]
+    return {
+        "instruction": question, "output": f"the correct answer is {word}", "answer": word,
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of all models, without weights, and rows."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All models without weights, and the rows that a user has made as the README says."""
     folder = tmp_path_factory.mktemp("paper")
     for model in SHAPES:
         config_of(model).save_pretrained(folder / model)
         write_tokenizer(folder / model)
         (folder / model / "model.safetensors").touch()
-    write_addition_rows(folder / "rows.jsonl", num_rows=NUM_ROWS)
+    data = folder / "data"
+    data.mkdir()
+    for name in re.findall(r"`data/(\w+)\.jsonl`", README):
+        if name in ("math_10k", "commonsense_170k"):
+            write_addition_rows(data / f"{name}.jsonl", num_rows=NUM_ROWS)
+        else:
+            (data / f"{name}.jsonl").write_text(json.dumps(row_of(name)) + "\n")
     return folder
 
 
-def dry_run(storage: Path, model: str, method: str) -> dict[str, Any]:
-    spec = comparison(model).training_spec(method, 3e-4, 0)
-    here = spec.model_copy(update={"base_model": str(storage / model)})
-    rows = FileRef(uri=str(storage / "rows.jsonl"), sha256="0" * 64, num_rows=NUM_ROWS)
-    files = dict.fromkeys(file_ids(here).values(), rows)
-    answer = answer_to(DryRunTicket(spec=here, files=files), [NODE])
+def job(folder: Path, name: str) -> tuple[Any, dict[str, FileRef]]:
+    """The spec of a file with its rows uploaded, as the CLI does it, and these by id."""
+    written = replace(read_spec_file(FOLDER / f"{name}.yaml"), path=folder / f"{name}.yaml")
+    paths = local_data(written)
+    ids = {field: f"file-{number:016x}" for number, field in enumerate(paths)}
+    files = {
+        ids[field]: FileRef(uri=str(path), sha256="0" * 64, num_rows=NUM_ROWS)
+        for field, path in paths.items()
+    }
+    uploaded = with_file_ids(written, ids).document
+    spec = TypeAdapter(JobSpec).validate_python(uploaded)
+    assert file_ids(spec).keys() == paths.keys()
+    return spec, files
+
+
+def comparison(folder: Path, model: str, suite: str = "arithmetic") -> CompareSpec:
+    spec, _ = job(folder, f"{model}-{suite}")
+    assert isinstance(spec, CompareSpec)
+    return spec
+
+
+def dry_run(spec: Any, files: dict[str, FileRef], model: Path) -> dict[str, Any]:
+    here = spec.model_copy(update={"base_model": str(model)})
+    used = {file_id: files[file_id] for file_id in file_ids(here).values()}
+    answer = answer_to(DryRunTicket(spec=here, files=used), [NODE])
     assert "result" in answer, answer
     return dict(answer["result"])
 
@@ -162,23 +192,21 @@ def test_there_is_a_comparison_of_each_model_and_suite_and_an_evaluation_of_each
     assert {path.stem for path in FILES} == comparisons | {f"evaluate-{suite}" for suite in SUITES}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_each_file_is_a_job_that_carries_its_own_name_and_has_its_rows_beside_it(
-    path: Path,
+@pytest.mark.parametrize("name", [path.stem for path in FILES])
+def test_each_file_is_a_job_of_its_own_name_with_rows_that_the_readme_names(
+    folder: Path, name: str
 ) -> None:
-    document = read_spec_file(path).document
-    sources = [holder[key] for holder, key in named_sources(document)]
-
-    assert spec_in(path).name == path.stem
-    for source in sources:
-        assert source.startswith("data/")
-        assert f"`{source}`" in README
+    spec, files = job(folder, name)
+    assert spec.name == name
+    assert len(files) == len(spec.sources())
 
 
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("model", SHAPES)
-def test_each_comparison_has_the_papers_rows_and_hyper_parameters(model: str, suite: str) -> None:
-    spec = comparison(model, suite)
+def test_each_comparison_has_the_papers_rows_and_hyper_parameters(
+    folder: Path, model: str, suite: str
+) -> None:
+    spec = comparison(folder, model, suite)
     trained = {name: spec.training_spec(name, 3e-4, 0) for name in METHODS}
     alpha_of_hyplora = {"gemma3-4b": 32, "qwen2.5-7b": {"commonsense": 256}.get(suite, 128)}
 
@@ -203,14 +231,20 @@ def test_each_comparison_has_the_papers_rows_and_hyper_parameters(model: str, su
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_each_evaluation_asks_the_tasks_of_its_suite(suite: str) -> None:
-    spec = spec_in(FOLDER / f"evaluate-{suite}.yaml")
+def test_each_evaluation_asks_the_tasks_of_its_suite_and_can_be_placed(
+    folder: Path, suite: str
+) -> None:
+    spec, files = job(folder, f"evaluate-{suite}")
     assert isinstance(spec, EvaluateSpec)
+    result = dry_run(spec, files, folder / "llama-7b")
+    assert result["num_questions"] == result["num_evaluations"] == len(spec.tasks)
+    assert result["num_parameters"] == SHAPES["llama-7b"].num_parameters
+    assert result["placement"] == {"possible": True, "reason": None, "device": "gpu"}
     assert {task.name for task in spec.tasks} >= set(SUITES[suite])
     assert spec.max_new_tokens == 512
 
 
-QUICK = {("llama-7b", "lora"), ("gemma3-4b", "hyplora")}
+QUICK = {("llama-7b", "lora")}
 DRY_RUNS = [
     pytest.param(
         model,
@@ -225,9 +259,14 @@ DRY_RUNS = [
 
 @pytest.mark.parametrize(("model", "method"), DRY_RUNS)
 def test_a_dry_run_of_each_row_finds_its_place_memory_and_parameters(
-    storage: Path, model: str, method: str
+    folder: Path, model: str, method: str
 ) -> None:
-    result = dry_run(storage, model, method)
+    spec, files = job(folder, f"{model}-arithmetic")
+    if method == "lora":  # the first training, which stands for all in the comparison's own
+        result = dry_run(spec, files, folder / model)
+        assert (result["num_trainings"], result["num_questions"]) == (15, len(spec.tasks))
+    else:
+        result = dry_run(spec.training_spec(method, 3e-4, 0), files, folder / model)
     num_base = result["num_parameters"] - result["num_trainable_parameters"]
     base_bytes = 2 * num_base
 
