@@ -27,6 +27,7 @@ from jobs.evaluation.questions import read_tasks
 from jobs.finetune_specs import FinetuneSpec
 from jobs.placement import Node, Placement, judge_memory, judge_placement, live_nodes
 from jobs.search_specs import SearchSpec
+from jobs.task_specs import TaskSpec
 from jobs.tickets import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket, FileRef
 from jobs.tuning.capacity import plan_trials
 from workers.errors import WorkerError
@@ -67,7 +68,8 @@ def _result(ticket: DryRunTicket, nodes: Sequence[Node]) -> dict[str, Any]:
         case FinetuneSpec() as spec:
             return _training(spec, files, nodes)
         case SearchSpec() as spec:
-            found = _training(spec.trial_spec({}), files, nodes)
+            asked = {"num_questions": _num_questions(spec.tasks, files)} if spec.tasks else {}
+            found = _training(spec.trial_spec({}), files, nodes) | asked
             return found | {"placement": _place_trials(spec, nodes, found)}
         case CompareSpec() as spec:
             return _comparison(spec, files, nodes)
@@ -96,12 +98,12 @@ def _comparison(spec: CompareSpec, files: _Files, nodes: Sequence[Node]) -> dict
     planned = plan(spec)
     first = next(method for method in spec.methods if not method.is_base)
     one = spec.training_spec(first.name, spec.rates_of(first)[0], spec.seeds[0])
-    tasks = read_tasks(spec.tasks, files)
+    num_questions = _num_questions(spec.tasks, files)
     return {
         **_training(one, files, nodes),
         "num_trainings": planned.num_trainings,
         "num_evaluations": planned.num_evaluations,
-        "num_questions": sum(len(task.questions) for task in tasks),
+        "num_questions": num_questions,
     }
 
 
@@ -134,6 +136,10 @@ def _analysis(spec: AnalyzeSpec, files: _Files, nodes: Sequence[Node]) -> dict[s
         **asdict(preview_prompts(spec.base_model, spec.chat_template, {"data": messages})),
         **_place_unestimated(spec.resources, nodes),
     }
+
+
+def _num_questions(tasks: Sequence[TaskSpec], files: _Files) -> int:
+    return sum(len(task.questions) for task in read_tasks(tasks, files))
 
 
 def _place_unestimated(resources: ResourcesSpec, nodes: Sequence[Node]) -> dict[str, Any]:

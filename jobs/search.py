@@ -18,6 +18,7 @@ from jobs.cluster import connect
 from jobs.distributed import task_of
 from jobs.entrypoint import run_driver
 from jobs.errors import NoTrialCompletedError, StoppedEarlyError
+from jobs.evaluation.questions import read_tasks
 from jobs.placement import judge_placement, live_nodes
 from jobs.ray_reporter import RayReporter
 from jobs.search_report.trial_table import TrialRecord, rank
@@ -110,6 +111,7 @@ def run_trials(
     """
     sample_spec = spec.trial_spec({})
     sample = task_of(sample_spec, ticket.files)
+    read_tasks(spec.tasks, ticket.files)  # a row that no trial could use fails the search at once
     rows = SharedRows.read(sample)
     _tell_of_rows(ticket, rows, spec.num_trials)
     nodes, size = live_nodes(), gpu_bytes()

@@ -9,7 +9,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from jobs.finetune_specs import FinetuneSpec, TuningSpec
-from workers.specs import RunMetric, Spec
+from jobs.method_specs import require_distinct
+from jobs.task_specs import TaskSpec, task_sources
+from workers.specs import HubDatasetSpec, RunMetric, Spec
 
 Scalar = bool | int | float | str | None
 
@@ -36,14 +38,52 @@ class ObjectiveMetric(StrEnum):
     """Time of an optimizer step, from a trial's start, evaluations included."""
 
 
+class TaskMeasure(StrEnum):
+    """What a trained trial is judged by on a task; a metric is MEASURE/TASK."""
+
+    ACCURACY = "accuracy"
+    """Share of right answers; of a scorer that gives parts of a point, their mean."""
+
+    NLL = "nll"
+    """Negative log-likelihood of the gold answers: of each row the mean over its tokens (nats),
+    then over rows."""
+
+
+def _kind_of_metric(value: object) -> str:
+    is_of_task = isinstance(value, str) and value.partition("/")[0] in set(TaskMeasure)
+    return "task" if is_of_task else "training"
+
+
+MetricName = Annotated[
+    Annotated[ObjectiveMetric, Tag("training")]
+    | Annotated[str, Field(pattern=r"^\w+/[\w.-]{1,64}$"), Tag("task")],
+    Discriminator(_kind_of_metric),
+]
+"""What is compared: a metric of the training, or `accuracy/TASK` or `nll/TASK` of a task."""
+
+
 class ObjectiveSpec(Spec):
     """One thing that a search aims at."""
 
-    metric: ObjectiveMetric = ObjectiveMetric.EVAL_LOSS
-    """What is compared."""
+    metric: MetricName = ObjectiveMetric.EVAL_LOSS
+    """What is compared: a metric of the training, or accuracy/TASK or nll/TASK."""
 
     mode: Literal["min", "max"] = "min"
     """Whether less or more is better."""
+
+    @model_validator(mode="after")
+    def _accuracy_is_to_rise(self) -> Self:
+        if self.of_task and self.of_task[0] is TaskMeasure.ACCURACY and self.mode == "min":
+            raise ValueError(f"mode: {self.metric} is better the larger it is; give max")
+        return self
+
+    @property
+    def of_task(self) -> tuple[TaskMeasure, str] | None:
+        """What is measured on which task; None of what the training tells."""
+        if isinstance(self.metric, ObjectiveMetric):
+            return None
+        measure, _, task = self.metric.partition("/")
+        return TaskMeasure(measure), task
 
 
 class ChoiceSpec(Spec):
@@ -149,6 +189,10 @@ class SearchSpec(TuningSpec):
     objectives: tuple[ObjectiveSpec, ...] = Field((ObjectiveSpec(),), min_length=1, max_length=3)
     """What is aimed at; of several, the Pareto set is found and the first one picks the winner."""
 
+    tasks: tuple[TaskSpec, ...] = Field((), max_length=32)
+    """What trials are asked once they are trained, for objectives such as accuracy/TASK. Rows that
+    a search chose by are no test of its winner."""
+
     algorithm: AlgorithmSpec = AlgorithmSpec()
     """How trials are chosen."""
 
@@ -208,7 +252,7 @@ class SearchSpec(TuningSpec):
             raise ValueError("algorithm: trials can be stopped early by a single objective only")
         if stops and self.objectives[0].metric not in _MEASURED_ON_THE_WAY:
             raise ValueError(
-                f"objectives: {self.objectives[0].metric} is the same at every step; no trial "
+                f"objectives: {self.objectives[0].metric} is not measured on the way; no trial "
                 "can be stopped early by it"
             )
         if algorithm.population_interval:
@@ -235,6 +279,41 @@ class SearchSpec(TuningSpec):
         if self.algorithm.early_stopping and self.training.eval_every_steps is None:
             raise ValueError("training.eval_every_steps: needed to stop trials early by eval/loss")
         return self
+
+    @model_validator(mode="after")
+    def _tasks_and_objectives_belong_together(self) -> Self:
+        require_distinct("tasks", [task.name for task in self.tasks])
+        given = {task.name for task in self.tasks}
+        named = {of_task[1] for each in self.objectives if (of_task := each.of_task)}
+        if unknown := sorted(named - given):
+            names = ", ".join(sorted(given)) or "none"
+            raise ValueError(f"objectives: there is no task {unknown[0]!r} among tasks ({names})")
+        if idle := sorted(given - named):
+            raise ValueError(
+                f"tasks: no objective is of {idle[0]!r}; add one, such as accuracy/{idle[0]}, or "
+                "leave the task out"
+            )
+        if self.tasks and self.resources.most_workers > 1:
+            raise ValueError(
+                "resources.num_workers: tasks are asked by the one process that trained; set it "
+                "to 1, or search by eval/loss"
+            )
+        for task in self.tasks:
+            if task.data == self.data.train:
+                raise ValueError(
+                    f"tasks: the rows of {task.name!r} are those of data.train; a trial is to be "
+                    "judged by rows that it has not seen"
+                )
+        return self
+
+    def sources(self) -> dict[str, str | HubDatasetSpec]:
+        """Every source of rows by the field that names it."""
+        return super().sources() | task_sources(self.tasks)
+
+    def tasks_judged_by(self, measure: TaskMeasure) -> tuple[str, ...]:
+        """Names of the tasks that an objective measures so."""
+        aims = [each.of_task for each in self.objectives]
+        return tuple(aim[1] for aim in aims if aim is not None and aim[0] is measure)
 
     @property
     def num_trials(self) -> int:
@@ -264,6 +343,10 @@ class SearchSpec(TuningSpec):
         for field, value in values.items():
             part, _, name = field.partition(".")
             spec[part][name] = value
+        # The training rows are searched for those of the tasks.
+        spec["data"]["evaluation_sets"] |= {
+            task.name: task.model_dump(mode="json")["data"] for task in self.tasks
+        }
         training = spec["training"]
         training["seed"] += seed_offset
         if self.budget.steps_per_trial is not None and not is_refit:

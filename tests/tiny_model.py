@@ -41,6 +41,11 @@ def write_tiny_model(folder: Path, *, seed: int = 0, hidden_size: int = 32) -> P
     return folder
 
 
+def write_tokenizer(folder: Path) -> None:
+    """Write the tokenizer alone, for a folder that has a configuration of its own."""
+    _tokenizer().save_pretrained(folder)
+
+
 def write_addition_rows(path: Path, *, num_rows: int = 32, first: int = 0) -> Path:
     """Write sums of two small numbers as instruction rows."""
     pairs = [divmod(first + index, 10) for index in range(num_rows)]

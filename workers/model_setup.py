@@ -35,6 +35,9 @@ class Base:
     can_pack: bool
     """Whether rows may be packed into one sequence."""
 
+    attention: str
+    """Name of the attention that it came with: unlike that of packed rows, it knows a cache."""
+
 
 def load_base(base_model: str, training: TrainingSpec, device: torch.device) -> Base:
     """Load a base model and set it up for training.
@@ -54,12 +57,13 @@ def load_base(base_model: str, training: TrainingSpec, device: torch.device) -> 
     _keep_differentiable(model)
     if not training.shard_base_model and home is None:
         model.to(device)
+    attention = str(model.config._attn_implementation)
     can_pack = use_packed_attention(model)
     if training.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if training.compile:
         model.compile(dynamic=True)  # lengths differ from batch to batch
-    return Base(model, can_pack)
+    return Base(model, can_pack, attention)
 
 
 def add_adapter(

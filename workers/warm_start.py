@@ -5,6 +5,8 @@ A search trains many adapters, and loading a base model takes longer than some o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -83,6 +85,21 @@ class WarmStart:
         setup = assemble(task, device, self._data, self.rows.chat_template, self._base)
         self._in_use = setup.model
         return setup
+
+    @contextmanager
+    def answering(self) -> Iterator[PeftModel]:
+        """Lend the model of the last training, which is not released yet, to be asked questions.
+
+        Its adapter takes no gradients afterwards.
+        """
+        assert self._in_use is not None, "no training has begun"
+        assert self._base is not None, "a training has a base model"
+        base, of_training = self._base.model, self._base.model.config._attn_implementation
+        base.set_attn_implementation(self._base.attention)
+        try:
+            yield self._in_use.eval()
+        finally:
+            base.set_attn_implementation(of_training)
 
     def release(self) -> None:
         """Take the adapter of the last training off the base model, however that ended."""

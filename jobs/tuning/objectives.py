@@ -8,19 +8,22 @@ from typing import Any
 from jobs.search_specs import ObjectiveMetric, SearchSpec
 
 
-def objectives_of(spec: SearchSpec, outcome: Mapping[str, Any]) -> dict[str, float]:
+def objectives_of(
+    spec: SearchSpec, outcome: Mapping[str, Any], of_tasks: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """The objectives of one training, by metric.
 
     Args:
         spec: Names them.
         outcome: Fields of `workers.train_loop.TrainResult`.
+        of_tasks: Those that answers to tasks tell.
     """
-    measured = {
+    measured: dict[str, Any] = {
         ObjectiveMetric.EVAL_LOSS: outcome["eval_loss"],
         ObjectiveMetric.TRAIN_LOSS: outcome["train_loss"],
         ObjectiveMetric.NUM_PARAMETERS: outcome["num_trainable_parameters"],
         ObjectiveMetric.SECONDS_A_STEP: outcome["seconds"] / outcome["steps"],
-    }
+    } | dict(of_tasks or {})
     return {
         str(objective.metric): float(measured[objective.metric]) for objective in spec.objectives
     }

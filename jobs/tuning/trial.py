@@ -23,6 +23,7 @@ from jobs.tickets import JobTicket, RunTag, TrialState
 from jobs.tracking import RunWriter
 from jobs.tuning.objectives import means_and_errors, objectives_of
 from jobs.tuning.schedulers import STEP
+from jobs.tuning.trial_questions import TrialQuestions
 from jobs.tuning.trial_reporter import IS_COMPLETE, FurtherSeedReporter, TrialReporter
 from jobs.tuning.trial_runs import TrialOutcome, TrialRuns, state_of
 from workers.errors import WorkerError
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 _warm: dict[str, WarmStart] = {}
 """What this process keeps between trials, under the id of its search."""
+
+_questions: dict[str, TrialQuestions] = {}
+"""Likewise."""
 
 
 class TrialFailedError(Exception):
@@ -128,11 +132,15 @@ class _Trial:
                 if number
                 else self.reporter
             )
-            result = self._train(number, reporter)
+            result, of_tasks = self._train(number, reporter)
             if not result.is_complete:
                 step = f"after step {result.steps} of {result.total_steps}"
                 return TrialOutcome(TrialState.CANCELLED, f"cancelled by a user {step}")
-            objectives.append(objectives_of(self._spec, asdict(result)))
+            if of_tasks is None:
+                return TrialOutcome(
+                    TrialState.CANCELLED, "cancelled by a user while it was asked its tasks"
+                )
+            objectives.append(objectives_of(self._spec, asdict(result), of_tasks))
         means, errors = means_and_errors(objectives)
         return TrialOutcome(TrialState.COMPLETED, None, means, errors)
 
@@ -147,16 +155,26 @@ class _Trial:
 
     def _train(
         self, seed_number: int, reporter: TrialReporter | FurtherSeedReporter
-    ) -> TrainResult:
+    ) -> tuple[TrainResult, Mapping[str, float] | None]:
+        """What the training came to, and what its answers did; None where these are not whole."""
         spec = self._spec.trial_spec(self._values, seed_offset=seed_number)
         try:
             task = task_of(spec, self._job.files)
             if self._spec.algorithm.population_interval:
                 # Trials go on from each other's checkpoints, with other settings.
                 task = replace(task, identity=self._job.job_id)
-            return train(task, reporter, self._device, self._prepare)
+            result = train(task, reporter, self._device, self._prepare)
+            return result, self._of_tasks() if result.is_complete else None
         finally:
             self._warm.release()
+
+    def _of_tasks(self) -> Mapping[str, float] | None:
+        if not self._spec.tasks:
+            return {}
+        if self._job.job_id not in _questions:
+            _questions[self._job.job_id] = TrialQuestions(self._spec, self._job.files)
+        with self._warm.answering() as model:
+            return _questions[self._job.job_id].ask(model, self.reporter.stop_requested)
 
     def _prepare(self, task: TrainTask, device: torch.device) -> TrainSetup:
         setup = self._warm.prepare(task, device)

@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from deploy.local import LocalStack
 from service.answers import JobRead
 from service.client import Client
-from tests.end_to_end.conftest import wait_for_status
+from tests.end_to_end.conftest import upload, wait_for_status
 
 pytestmark = pytest.mark.integration
 
@@ -93,6 +93,31 @@ def test_a_search_ends_with_a_registered_winner_that_beats_the_median_trial(
     assert {"report.json", "report.md"} <= names
     for plot in ("parallel_coordinates", "curves_eval_loss", "importance"):
         assert {f"{plot}.png", f"{plot}.html"} <= names
+
+
+def test_a_search_by_a_tasks_answers_registers_the_trial_that_answers_best(
+    client: Client, make_search: MakeSpec, run_to_end: RunToEnd
+) -> None:
+    exam = upload(
+        client, [{"instruction": "add", "input": f"{a} 7", "output": str(a + 7)} for a in range(6)]
+    )
+    spec = make_search(
+        "examined",
+        tasks=[{"name": "exam", "scorer": {"kind": "number"}, "data": exam.id, "max_rows": 4}],
+        objectives=[{"metric": "nll/exam"}, {"metric": "accuracy/exam", "mode": "max"}],
+        seeds_per_trial=2,
+        budget={"trials": 3},
+    )
+    job = run_to_end(spec)
+    assert job.status == "succeeded", job.failure
+    trials = client.list_trials(job.id, sort="objective/nll/exam").data
+    assert [trial.state for trial in trials] == ["completed"] * 3
+    assert all(trial.objectives["accuracy/exam"] in {n / 8 for n in range(9)} for trial in trials)
+    likelihoods = [trial.objectives["nll/exam"] for trial in trials]
+    assert 0 < likelihoods[0] < likelihoods[1] < likelihoods[2]
+    assert job.search is not None
+    assert trials[0].id in job.search.best_trials
+    assert job.model_version is not None
 
 
 @pytest.mark.slow

@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from jobs.search_specs import SearchSpec
+from jobs.search_specs import SearchSpec, TaskMeasure
 
 FILE_ID = "file-0123456789abcdef"
+EXAM_ID = "file-fedcba9876543210"
+EXAM = {"benchmark": "gsm8k", "data": EXAM_ID}
+ACCURACY = {"metric": "accuracy/gsm8k", "mode": "max"}
 
 
 def search(**changes: Any) -> SearchSpec:
@@ -69,7 +72,7 @@ def test_a_search_of_curvature_and_rank_needs_no_more_than_its_space() -> None:
                 "algorithm": {"early_stopping": "median"},
                 "objectives": [{"metric": "num_trainable_parameters"}],
             },
-            "is the same at every step",
+            "is not measured on the way",
         ),
         (
             {"algorithm": {"name": "grid"}, "space": {"adapter.alpha": {"uniform": [1, 2]}}},
@@ -86,6 +89,30 @@ def test_a_search_of_curvature_and_rank_needs_no_more_than_its_space() -> None:
             "1600 combinations, more than 1000",
         ),
         ({"algorithm": {"population_interval": 5}}, "space.adapter.r: cannot change while"),
+        ({"objectives": [ACCURACY]}, "there is no task 'gsm8k' among tasks (none)"),
+        ({"tasks": [EXAM]}, "no objective is of 'gsm8k'"),
+        ({"tasks": [EXAM, EXAM], "objectives": [ACCURACY]}, "'gsm8k' is given twice"),
+        (
+            {"tasks": [EXAM], "objectives": [ACCURACY | {"mode": "min"}]},
+            "accuracy/gsm8k is better the larger it is; give max",
+        ),
+        ({"tasks": [EXAM], "objectives": [{"metric": "accuracy/"}]}, "should match pattern"),
+        ({"objectives": [{"metric": "loss"}]}, "Input should be 'eval/loss'"),
+        (
+            {"tasks": [EXAM | {"data": FILE_ID}], "objectives": [ACCURACY]},
+            "the rows of 'gsm8k' are those of data.train",
+        ),
+        (
+            {"tasks": [EXAM], "objectives": [ACCURACY], "resources": {"num_workers": 2}},
+            "resources.num_workers: tasks are asked by the one process that trained",
+        ),
+        *(
+            (
+                {"tasks": [EXAM], "objectives": [ACCURACY], "algorithm": algorithm},
+                "accuracy/gsm8k is not measured on the way",
+            )
+            for algorithm in ({"early_stopping": "asha"}, {"population_interval": 5})
+        ),
         ({"budget": {"trials": 0}}, "budget.trials"),
         ({"resources": {"gpus_per_worker": 9}}, "resources.gpus_per_worker"),
     ],
@@ -96,6 +123,25 @@ def test_what_could_only_fail_is_refused_with_the_name_of_the_field(
     with pytest.raises(ValidationError) as refusal:
         search(**changes)
     assert words in str(refusal.value)
+
+
+def test_a_search_by_tasks_needs_no_held_out_rows_and_looks_for_theirs_in_the_training_rows() -> (
+    None
+):
+    spec = search(
+        data={"train": FILE_ID},
+        tasks=[EXAM],
+        objectives=[ACCURACY, {"metric": "nll/gsm8k"}, {"metric": "num_trainable_parameters"}],
+    )
+    assert [each.of_task for each in spec.objectives] == [
+        (TaskMeasure.ACCURACY, "gsm8k"),
+        (TaskMeasure.NLL, "gsm8k"),
+        None,
+    ]
+    assert spec.tasks_judged_by(TaskMeasure.ACCURACY) == ("gsm8k",)
+    assert spec.sources() == {"data.train": FILE_ID, "tasks.0.data": EXAM_ID}
+    assert spec.trial_spec({}).data.evaluation_sets == {"gsm8k": EXAM_ID}
+    assert SearchSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
 def test_a_trial_is_the_fine_tune_with_its_values_in_place() -> None:

@@ -8,7 +8,9 @@ from safetensors.torch import load_file
 
 from tests.unit.workers.recording import RecordingReporter, run, task_for
 from workers import warm_start
+from workers.base_model import load_tokenizer
 from workers.errors import TargetModulesNotFoundError
+from workers.generate import generate_batch, load_with_adapter
 from workers.specs import AdapterSpec, HypLoraSpec, LoraSpec, RunMetric
 from workers.train_loop import train
 from workers.warm_start import SharedRows, WarmStart
@@ -41,6 +43,25 @@ def test_a_warm_training_equals_a_cold_one_bit_for_bit_whatever_came_before(
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
         templates = [(folder / "chat_template.jinja").read_text() for folder in files]
         assert templates[0] == templates[1]
+
+
+def test_a_model_in_training_answers_as_its_saved_adapter_does_and_leaves_no_trace(
+    tiny_model_dir: Path, rows: Path, tmp_path: Path
+) -> None:
+    task = task_for(tiny_model_dir, rows, adapter=HypLoraSpec(curvature=0.1), max_steps=4)
+    warm, tokenizer = WarmStart(SharedRows.read(task)), load_tokenizer(str(tiny_model_dir))
+    prompts = ["1 + 2 =", "A longer question, of other length: 3 + 4 ="]
+    curves, answers = [], []
+    for number in range(2):
+        reporter = RecordingReporter(tmp_path / str(number))
+        train(task, reporter, CPU, warm.prepare)
+        with warm.answering() as model:
+            answers.append(generate_batch(model, tokenizer, prompts, 12))
+        warm.release()
+        curves.append(reporter.curve(RunMetric.LOSS))
+    saved, _ = load_with_adapter(None, reporter.kept[4] / "adapter")
+    assert answers == [generate_batch(saved, tokenizer, prompts, 12)] * 2
+    assert curves[0] == curves[1]
 
 
 def test_the_base_model_is_loaded_again_only_where_a_training_wants_it_otherwise(
