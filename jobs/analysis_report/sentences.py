@@ -1,5 +1,6 @@
 """Findings of analyses in words that claim no more than the numbers show."""
 
+from collections.abc import Mapping
 from statistics import fmean
 
 from hyplora.analysis.adapter_effect import AdapterEffect
@@ -90,6 +91,14 @@ def about_adapter(effect: AdapterEffect) -> list[str]:
         f"{100 * capped:.2g} % of the tokens.",
         f"{furthest.name} moves its outputs furthest: its update is "
         f"{100 * furthest.displacement.median:.2g} % of them for the median token.",
+    ]
+
+
+def about_left_out(reasons: Mapping[str, str]) -> list[str]:
+    """What was asked for and is missing, and why."""
+    return [
+        f"{part.replace('_', ' ').capitalize()} is left out: {reason}."
+        for part, reason in reasons.items()
     ]
 
 
