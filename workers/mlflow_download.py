@@ -1,11 +1,11 @@
-"""Fetching a base model or an adapter that is named by an MLflow URI, once for each machine."""
+"""Fetching a base model that is named by an MLflow URI, once for each machine."""
 
 import hashlib
 import tempfile
 from pathlib import Path
 
 from workers.cache import cache_folder
-from workers.errors import AdapterUnusableError, BaseModelNotFoundError, BaseModelUnusableError
+from workers.errors import BaseModelNotFoundError, BaseModelUnusableError
 
 MLFLOW_SCHEMES = ("models:/", "runs:/")
 
@@ -29,7 +29,7 @@ def download_model(uri: str) -> Path:
             "install it, or give a folder or a Hugging Face id"
         ) from error
     try:
-        pinned = pin(uri)
+        pinned = _pin(uri)
         target = cache_folder("mlflow") / _key(pinned, mlflow.get_tracking_uri())
         if not target.exists():
             _download_whole(pinned, target)
@@ -43,26 +43,8 @@ def download_model(uri: str) -> Path:
     return target
 
 
-def fetch_adapter(reference: str) -> Path:
-    """The folder of an adapter that is named by a folder or an MLflow URI.
-
-    Raises:
-        AdapterUnusableError: If MLflow does not have it or does not answer.
-    """
-    if not reference.startswith(MLFLOW_SCHEMES):
-        return Path(reference)
-    try:
-        return download_model(reference)
-    except BaseModelNotFoundError as error:
-        raise AdapterUnusableError(f"adapter {str(error).removeprefix('base_model ')}") from error
-
-
-def pin(uri: str) -> str:
-    """The URI with an alias or `latest` replaced by the version it points at now.
-
-    Raises:
-        MlflowException: If there is none.
-    """
+def _pin(uri: str) -> str:
+    """The URI with an alias or `latest` replaced by the version it points at now."""
     import mlflow
 
     name, at, alias = uri.removeprefix("models:/").partition("@")
