@@ -9,7 +9,6 @@ from pathlib import Path
 
 import ray
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from jobs.analysis.measuring import AnalysisTask
 from jobs.analysis.running import run_analysis
@@ -48,9 +47,13 @@ def analyze(ticket: JobTicket) -> None:
 def _task_of(ticket: JobTicket) -> AnalysisTask:
     spec = ticket.spec
     assert isinstance(spec, AnalyzeSpec)
+    adapter = spec.model.adapter
+    if adapter is not None:
+        # An alias may move while a job is paused; its version does not.
+        adapter = pin(adapter, "model.adapter", AdapterUnusableError)
     subject = Subject(
         base_model=spec.base_model,
-        adapter=_pinned(spec.model.adapter),
+        adapter=adapter,
         data=spec.data,
         files={file_id: Path(ref.uri) for file_id, ref in ticket.files.items()},
         columns={str(field): name for field, name in spec.columns.items()},
@@ -58,16 +61,6 @@ def _task_of(ticket: JobTicket) -> AnalysisTask:
         dtype=spec.dtype,
     )
     return AnalysisTask(subject, spec.analysis, spec.resources)
-
-
-def _pinned(adapter: str | None) -> str | None:
-    """An alias may move while a job is paused; its version does not."""
-    try:
-        return adapter and pin(adapter)
-    except MlflowException as error:
-        raise AdapterUnusableError(
-            f"model.adapter {adapter!r} is not in MLflow: {error.message}"
-        ) from error
 
 
 def _tell(writer: RunWriter, num_done: int, num_parts: int) -> None:

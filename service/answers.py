@@ -59,10 +59,12 @@ class ProgressRead(Answer):
     """How far a job is; what is not known yet is null."""
 
     step: int | None = None
-    """Optimizer steps done; of a search, trials that have ended."""
+    """What is done: optimizer steps; trials of a search that have ended; rows that an evaluation
+    has asked, counted for each model; trainings and evaluations of a comparison; parts of an
+    analysis."""
 
     total_steps: int | None = None
-    """Optimizer steps to do; of a search, trials of its budget."""
+    """How many of these there are to do."""
 
     loss: float | None = None
     """Training loss of the last reported step."""
@@ -140,6 +142,9 @@ class LinksRead(Answer):
     trials: str | None = None
     """The trials of a search."""
 
+    report: str | None = None
+    """What the job finds; null for a fine-tune without `analysis`, which looks for nothing."""
+
     ray_dashboard: str | None = None
     """Page of the Ray dashboard."""
 
@@ -148,6 +153,19 @@ class LinksRead(Answer):
 
     model_version: str | None = None
     """Page of the registered model version."""
+
+
+class ReportFileRead(Answer):
+    """A file of a job's report."""
+
+    name: str
+    """Its name, such as report.md."""
+
+    size_bytes: int
+    """Its length."""
+
+    media_type: str
+    """What it is, such as image/png."""
 
 
 class JobRead(Answer):
@@ -191,6 +209,9 @@ class JobRead(Answer):
 
     search: SearchRead | None = None
     """What is known of a search's trials; null for other jobs, and before the search has begun."""
+
+    summary: str | None = None
+    """One line on what an evaluation, a comparison or an analysis found; the report says more."""
 
     failure: FailureRead | None = None
     """Why the job failed."""

@@ -32,7 +32,8 @@ from service.problems import describe_problems, install_problem_handlers
 from service.ray_client import RayDrivers
 from service.readiness import Readiness
 from service.reconciler import Reconciler
-from service.routers import events, files, health, jobs, logs, trials
+from service.reports import Reports
+from service.routers import events, files, health, jobs, logs, reports, trials
 from service.settings import ServiceSettings
 from service.tracking import MlflowRuns
 from service.trials import Trials
@@ -96,7 +97,7 @@ def _guarded_routes() -> APIRouter:
             UnauthorizedError, RequestInvalidError, InternalError, DatabaseUnavailableError
         ),
     )
-    for part in (jobs, trials, events, logs, files, health):
+    for part in (jobs, trials, reports, events, logs, files, health):
         router.include_router(part.router)
     return router
 
@@ -115,6 +116,7 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
         events=Events(database, poll_interval_s),
         logs=Logs(all_jobs, drivers, runs, poll_interval_s),
         trials=Trials(all_jobs, runs),
+        reports=Reports(all_jobs, runs),
         views=Views(settings),
         readiness=Readiness({"database": database.ping, "ray": drivers.ping, "mlflow": runs.ping}),
         control_loop=ControlLoop(

@@ -114,6 +114,20 @@ class RunReport:
     """Time since the run was closed; 0 while it is open."""
 
 
+@dataclass(frozen=True)
+class Artifact:
+    """A file that is kept with a run."""
+
+    path: str
+    """Where it lies among the run's artifacts."""
+    size_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition("/")[2]
+
+
 class Runs(Protocol):
     """The MLflow server: one run for each job, whatever the number of its attempts."""
 
@@ -157,3 +171,9 @@ class Runs(Protocol):
 
     async def read_log(self, run_id: str, attempt: int) -> str | None:
         """A driver's log as it was kept; None if it was not."""
+
+    async def artifacts(self, run_id: str, folder: str) -> Sequence[Artifact]:
+        """The files of a folder, not those of folders in it; none if there is no such folder."""
+
+    async def read_artifact(self, run_id: str, path: str) -> bytes:
+        """The content of a file that `artifacts` has listed."""

@@ -6,11 +6,20 @@ from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from jobs.specs import JobSpec
 from jobs.tickets import TrialState
-from service.answers import DryRunRead, EventRead, FileRead, InfoRead, JobRead, Page, ReadinessRead
+from service.answers import (
+    DryRunRead,
+    EventRead,
+    FileRead,
+    InfoRead,
+    JobRead,
+    Page,
+    ReadinessRead,
+    ReportFileRead,
+)
 from service.connection import (
     GATEWAY_STATUSES,
     ClientError,
@@ -35,7 +44,7 @@ _STREAM_SILENCE_S = 60.0
 """Four heartbeats of an event stream; a connection that is silent for longer is dead."""
 
 _LOG_ANSWER_S = 60.0
-"""A log may have to come from Ray or MLflow first."""
+"""A log may have to come from Ray or MLflow first, and a report from MLflow."""
 
 _DRY_RUN_ANSWER_S = 900.0
 """The service gives up earlier, after a time that its operator sets."""
@@ -179,6 +188,25 @@ class Client:
         """Ask for the end of one trial, which may take a moment; its search goes on."""
         return self._connection.post(TrialRead, f"{_trial_path(job_id, trial_id)}/cancel")
 
+    def report(self, job_id: str) -> dict[str, Any]:
+        """Return what a job found, as data; docs/api.md names the kinds of jobs that do."""
+        return self._connection.get(_Document, f"{_job_path(job_id)}/report").root
+
+    def report_page(self, job_id: str) -> str:
+        """Return what a job found, as Markdown."""
+        path = f"{_job_path(job_id)}/report"
+        page = self._connection.get_bytes(path, timeout_s=_LOG_ANSWER_S, format="markdown")
+        return page.decode(errors="replace")
+
+    def list_report_files(self, job_id: str) -> Page[ReportFileRead]:
+        """Return the files of a report: itself, its plots and its tables."""
+        return self._connection.get(Page[ReportFileRead], f"{_job_path(job_id)}/report/files")
+
+    def report_file(self, job_id: str, name: str) -> bytes:
+        """Return the content of one of a report's files."""
+        path = f"{_job_path(job_id)}/report/files/{_segment(name)}"
+        return self._connection.get_bytes(path, timeout_s=_LOG_ANSWER_S)
+
     def logs(
         self, job_id: str, *, follow: bool = False, attempt: int | None = None
     ) -> Iterator[str]:
@@ -257,6 +285,10 @@ class Client:
             yield from page.data
             after = page.data[-1].id if page.data else after
             has_more = page.has_more
+
+
+class _Document(RootModel[dict[str, Any]]):
+    """A JSON object of any fields."""
 
 
 def _body(spec: JobSpec | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -101,6 +101,11 @@ class Connection:
         request = self._http.build_request("GET", path, params=_given(query))
         return self._send(model, request, accepted)
 
+    def get_bytes(self, path: str, *, timeout_s: float, **query: str | int | None) -> bytes:
+        """Download a file; `timeout_s` bounds the longest silence."""
+        with self._stream(path, timeout_s, params=_given(query)) as response:
+            return response.read()
+
     def post(
         self,
         model: type[_Model],

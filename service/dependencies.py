@@ -14,6 +14,7 @@ from service.files import Files
 from service.lifecycle import Jobs
 from service.logs import Logs
 from service.readiness import Readiness
+from service.reports import Reports
 from service.settings import ServiceSettings
 from service.trials import Trials
 from service.views import Views
@@ -31,6 +32,7 @@ class Parts:
     events: Events
     logs: Logs
     trials: Trials
+    reports: Reports
     views: Views
     readiness: Readiness
     control_loop: ControlLoop
@@ -49,6 +51,7 @@ DryRunsPart = Annotated[DryRuns, Depends(_part("dry_runs"))]
 FilesPart = Annotated[Files, Depends(_part("files"))]
 EventsPart = Annotated[Events, Depends(_part("events"))]
 LogsPart = Annotated[Logs, Depends(_part("logs"))]
+ReportsPart = Annotated[Reports, Depends(_part("reports"))]
 TrialsPart = Annotated[Trials, Depends(_part("trials"))]
 ViewsPart = Annotated[Views, Depends(_part("views"))]
 ReadinessPart = Annotated[Readiness, Depends(_part("readiness"))]

@@ -9,6 +9,8 @@ ServiceError
     ├── JobNotFoundError             404 job-not-found
     ├── JobNotASearchError           404 job-not-a-search
     ├── TrialNotFoundError           404 trial-not-found
+    ├── ReportNotFoundError          404 report-not-found
+    ├── ReportFileNotFoundError      404 report-file-not-found
     ├── DataFileNotFoundError        404 file-not-found
     ├── JobAlreadyEndedError         409 job-already-ended
     ├── JobNotPausableError          409 job-not-pausable
@@ -155,6 +157,18 @@ class TrialNotFoundError(ProblemError):
     """The search has no trial of this id."""
 
     code, status = "trial-not-found", 404
+
+
+class ReportNotFoundError(ProblemError):
+    """The job has no report, or none yet."""
+
+    code, status = "report-not-found", 404
+
+
+class ReportFileNotFoundError(ProblemError):
+    """The report has no file of this name that can be handed out."""
+
+    code, status = "report-file-not-found", 404
 
 
 class DataFileNotFoundError(ProblemError):

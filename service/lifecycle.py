@@ -279,6 +279,7 @@ class Jobs:
         progress: dict[str, Any] | None = None,
         failure: dict[str, Any] | None = None,
         model_version: dict[str, Any] | None = None,
+        summary: str | None = None,
     ) -> None:
         """Give a job its final status; one that has ended or is paused by now stays as it is."""
         async with self._locked(job_id) as (session, job):
@@ -286,7 +287,7 @@ class Jobs:
                 return
             if progress is not None:
                 _set_progress(session, job, progress)
-            job.failure, job.model_version = failure, model_version
+            job.failure, job.model_version, job.summary = failure, model_version, summary
             _move(session, job, status, reason)
 
     @asynccontextmanager

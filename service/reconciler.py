@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _LINGER_S = 60.0
 """A driver that recorded its outcome this long ago hangs in its teardown, or died unnoticed."""
+_REGISTERING_KINDS = {"finetune", "search"}
+"""Kinds that are done once an adapter is registered; others, once they have summed up."""
 _LOG_TAIL_LINES = 40
 _LOG_TAIL_CHARS = 20_000
 
@@ -30,6 +32,7 @@ _LOG_TAIL_CHARS = 20_000
 class Observation:
     """Everything that a decision rests on."""
 
+    kind: str
     status: JobStatus
     attempt: int
     paused_attempt: int
@@ -49,11 +52,22 @@ class StopDriver:
 
 
 @dataclass(frozen=True)
-class Succeed:
-    """The adapter is registered."""
+class ModelRef:
+    """A version of a registered model."""
 
-    model_name: str
-    model_version: str
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Succeed:
+    """The driver has recorded what it was started for."""
+
+    model: ModelRef | None = None
+    """The adapter that it registered."""
+
+    summary: str | None = None
+    """What it found, on one line."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ def decide(seen: Observation) -> Action:
     What the driver recorded decides, whatever became of its process afterwards; a failure wins
     over a result. Without a record, a driver that is gone is tried again.
     """
-    outcome = _recorded_outcome(seen.run)
+    outcome = _recorded_outcome(seen.kind, seen.run)
     if seen.driver.state.is_live:
         is_hung = outcome and seen.run and seen.run.seconds_since_end > _LINGER_S
         return StopDriver() if seen.status.is_stopping or is_hung else Wait()
@@ -110,12 +124,15 @@ def decide(seen: Observation) -> Action:
     )
 
 
-def _recorded_outcome(run: RunReport | None) -> Succeed | Fail | None:
+def _recorded_outcome(kind: str, run: RunReport | None) -> Succeed | Fail | None:
     tags = run.tags if run else {}
     if code := tags.get(RunTag.FAILURE_CODE):
         return Fail(code, tags.get(RunTag.FAILURE_MESSAGE) or "the driver gave no reason")
+    summary = tags.get(RunTag.SUMMARY)
+    if kind not in _REGISTERING_KINDS:
+        return Succeed(summary=summary) if summary else None
     name, version = tags.get(RunTag.MODEL_NAME), tags.get(RunTag.MODEL_VERSION)
-    return Succeed(name, version) if name and version else None
+    return Succeed(ModelRef(name, version), summary) if name and version else None
 
 
 def _describe_loss(seen: Observation) -> str:
@@ -172,15 +189,21 @@ class Reconciler:
                 await self._end(job, seen.run, JobStatus.CANCELLED, _stopping_point(seen.run))
             case Fail(_, message) as outcome:
                 await self._end(job, seen.run, JobStatus.FAILED, message, failed=outcome)
-            case Succeed() as outcome:
-                await self._end(job, seen.run, JobStatus.SUCCEEDED, succeeded=outcome)
+            case Succeed(_, summary) as outcome:
+                await self._end(job, seen.run, JobStatus.SUCCEEDED, summary, succeeded=outcome)
 
     async def _observe(self, job: Job) -> Observation:
         # The driver first: once it has ended, what it recorded is there to be read.
         driver = await self._drivers.report(job.submission_id)
         run = await (self._runs.read(job.run_id) if job.run_id else self._runs.find(job.id))
         return Observation(
-            job.status, job.attempt, job.paused_attempt, self._max_attempts, driver, run
+            job.kind,
+            job.status,
+            job.attempt,
+            job.paused_attempt,
+            self._max_attempts,
+            driver,
+            run,
         )
 
     async def _note_data(self, job: Job, run: RunReport | None) -> None:
@@ -226,7 +249,8 @@ class Reconciler:
             reason=reason,
             progress=progress_of(job.kind, run),
             failure=_failure(failed, log) if failed else None,
-            model_version=_model_version(job, succeeded) if succeeded else None,
+            model_version=_model_version(job, succeeded.model) if succeeded else None,
+            summary=succeeded.summary if succeeded else None,
         )
         logger.info("%s is %s", job.id, status)
 
@@ -257,7 +281,9 @@ def _failure(failed: Fail, log: str | None) -> dict[str, object]:
     return {"code": failed.code, "message": failed.message, "log_tail": tail}
 
 
-def _model_version(job: Job, succeeded: Succeed) -> dict[str, object]:
-    name, version = succeeded.model_name, succeeded.model_version
+def _model_version(job: Job, model: ModelRef | None) -> dict[str, object] | None:
+    if model is None:
+        return None
     alias = job.spec.get("registry", {}).get("alias")
-    return {"name": name, "version": version, "alias": alias, "uri": f"models:/{name}/{version}"}
+    uri = f"models:/{model.name}/{model.version}"
+    return {"name": model.name, "version": model.version, "alias": alias, "uri": uri}

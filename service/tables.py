@@ -99,6 +99,9 @@ class Job(Base):
     num_restarts: Mapped[int] = mapped_column(default=0)
     """Losses of workers that message events have told of."""
 
+    summary: Mapped[str | None] = mapped_column(Text)
+    """What an evaluation, a comparison or an analysis found."""
+
     progress: Mapped[dict[str, Any] | None]
     progress_at: Mapped[datetime | None]
     failure: Mapped[dict[str, Any] | None]

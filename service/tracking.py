@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
 from jobs.tickets import RunTag
-from service.boundaries import RunRef, RunReport, RunStatus
+from service.boundaries import Artifact, RunRef, RunReport, RunStatus
 from service.errors import MlflowUnavailableError, RefusedError, root_cause
 
 logger = logging.getLogger(__name__)
@@ -170,11 +170,26 @@ class MlflowRuns:
             kept = self._client.list_artifacts(run_id, str(Path(path).parent))
             if path not in {artifact.path for artifact in kept}:
                 return None
-            with tempfile.TemporaryDirectory() as folder:
-                copy = self._client.download_artifacts(run_id, path, folder)
-                return Path(copy).read_text(encoding="utf-8", errors="replace")
+            return self._download(run_id, path).decode(errors="replace")
 
         return await self._call(read)
+
+    async def artifacts(self, run_id: str, folder: str) -> Sequence[Artifact]:
+        """The files of a folder, not those of folders in it; none if there is no such folder."""
+
+        def find() -> Sequence[Artifact]:
+            found = self._client.list_artifacts(run_id, folder)
+            return [Artifact(each.path, each.file_size or 0) for each in found if not each.is_dir]
+
+        return await self._call(find)
+
+    async def read_artifact(self, run_id: str, path: str) -> bytes:
+        """The content of a file that `artifacts` has listed."""
+        return await self._call(lambda: self._download(run_id, path))
+
+    def _download(self, run_id: str, path: str) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(self._client.download_artifacts(run_id, path, folder)).read_bytes()
 
     def _experiment_id(self) -> str:
         experiment = self._client.get_experiment_by_name(self._experiment)

@@ -2,6 +2,7 @@
 
 from service.answers import EventRead, FileRead, JobRead, LinksRead
 from service.boundaries import RunRef
+from service.reports import report_folder
 from service.settings import ServiceSettings
 from service.tables import Job, JobEvent, UploadedFile
 from service.trial_answers import TrialLinksRead, TrialRead
@@ -45,6 +46,8 @@ class Views:
             links["ray_dashboard"] = f"{self._ray_url}/#/jobs/{job.submission_id}"
         if job.kind == "search":
             links["trials"] = f"{path}/trials"
+        if report_folder(job) is not None:
+            links["report"] = f"{path}/report"
         if job.run_id is not None and job.experiment_id is not None:
             links["mlflow_run"] = self._run_page(RunRef(job.run_id, job.experiment_id))
         if version := job.model_version:

@@ -24,9 +24,9 @@ from hyplora.analysis.word_groups import WordGroupNorms, word_group_norms
 from hyplora.errors import AnalysisError
 from workers.adapter import load_adapter
 from workers.base_model import context_length, load_base_model, load_tokenizer
-from workers.chat_templates import TEMPLATE_FILE, set_chat_template
+from workers.chat_templates import set_chat_template, use_template_of
 from workers.data import encode, render_question
-from workers.mlflow_download import fetch_adapter
+from workers.mlflow_download import adapter_folder
 from workers.seeds import derive_seed, permutation
 from workers.sources import NumberedRow, read_rows
 
@@ -165,17 +165,16 @@ class Analyst:
     @cached_property
     def _adapter_folder(self) -> Path | None:
         reference = self._subject.adapter
-        return fetch_adapter(reference) if reference is not None else None
+        return adapter_folder(reference, reference) if reference is not None else None
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        subject, folder = self._subject, self._adapter_folder
-        tokenizer = load_tokenizer(subject.base_model)
-        template = folder / TEMPLATE_FILE if folder is not None else None
-        if subject.chat_template is None and template is not None and template.is_file():
-            tokenizer.chat_template = template.read_text(encoding="utf-8")
-        else:
-            set_chat_template(tokenizer, subject.chat_template)
+        template, folder = self._subject.chat_template, self._adapter_folder
+        tokenizer = load_tokenizer(self._subject.base_model)
+        if template is not None:
+            set_chat_template(tokenizer, template)
+        elif folder is not None:
+            use_template_of(tokenizer, {"adapter": folder})
         return tokenizer
 
     @cached_property

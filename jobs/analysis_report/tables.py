@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hyplora.analysis.hyperbolicity import HyperbolicitySummary
 from hyplora.analysis.prompt_hyperbolicity import PromptHyperbolicity
 from jobs.analysis_report.report import AnalysisReport
+from jobs.analysis_report.sentences import short_name
 
 _NONE = "–"
 
@@ -89,7 +90,7 @@ def _word_groups(report: AnalysisReport) -> Table:
             ", ".join(group.split_words) or _NONE,
             _number(group.mean_norm),
             _number(group.sd_norm),
-            _number(group.mean_count),
+            _NONE if group.mean_count is None else f"{group.mean_count:,.0f}",
         )
         for group in report.word_groups
     )
@@ -101,7 +102,7 @@ def _layers(report: AnalysisReport) -> Table:
     assert report.adapter_effect is not None
     rows = (
         (
-            layer.name.removeprefix("base_model.model."),
+            short_name(layer.name),
             _number(layer.geometry.curvature),
             _number(layer.geometry.mean_radius),
             _number(layer.gain.median),

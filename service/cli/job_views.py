@@ -62,6 +62,8 @@ def _facts(job: JobRead) -> Iterator[tuple[str, Text]]:
         yield "progress", Text(progress_text(job.progress))
     if job.progress and job.progress.checkpoint_step is not None:
         yield "checkpoint", Text(f"step {job.progress.checkpoint_step}")
+    if job.summary:
+        yield "result", Text(job.summary)
     if job.failure:
         yield "failure", Text(f"{job.failure.code}: {job.failure.message}", style="red")
     if version := job.model_version:

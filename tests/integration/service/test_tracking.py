@@ -229,3 +229,24 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
     for call in (runs.ping(), runs.find("job-1"), runs.read("run"), runs.save_log("run", 1, "x")):
         with pytest.raises(MlflowUnavailableError, match="Connection refused"):
             await call
+
+
+async def test_the_files_of_a_folder_are_listed_and_read(
+    runs: MlflowRuns, client: MlflowClient, tmp_path: Path
+) -> None:
+    ref = await runs.create("job-21", "exam", "")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "report.md").write_text("# Exam")
+    (tmp_path / "inner" / "deep.md").write_text("deep")
+    client.log_artifacts(ref.run_id, str(tmp_path), "evaluate")
+
+    (found,) = await runs.artifacts(ref.run_id, "evaluate")
+
+    assert (found.path, found.name, found.size_bytes) == ("evaluate/report.md", "report.md", 6)
+    assert await runs.read_artifact(ref.run_id, found.path) == b"# Exam"
+    assert await runs.artifacts(ref.run_id, "compare") == []
+
+
+async def test_files_of_a_run_that_never_was_are_refused(runs: MlflowRuns) -> None:
+    with pytest.raises(RefusedError):
+        await runs.artifacts("0" * 32, "evaluate")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from jobs.tickets import RunTag
 from service.boundaries import (
+    Artifact,
     DriverReport,
     DriverRequest,
     DriverState,
@@ -115,6 +116,7 @@ class FakeMlflow:
         self.parameters: dict[str, Mapping[str, str]] = {}
         self.documents: dict[str, Mapping[str, object]] = {}
         self.logs: dict[tuple[str, int], str] = {}
+        self.files: dict[tuple[str, str], bytes] = {}
 
     def tag(self, run_id: str, **tags: str) -> None:
         """Set tags by the names of `RunTag`, as a driver does."""
@@ -207,6 +209,20 @@ class FakeMlflow:
     async def read_log(self, run_id: str, attempt: int) -> str | None:
         await self._arrive()
         return self.logs.get((run_id, attempt))
+
+    async def artifacts(self, run_id: str, folder: str) -> Sequence[Artifact]:
+        await self._arrive()
+        if self.refuses:
+            raise RefusedError("MLflow refused: no such run")
+        return [
+            Artifact(path, len(content))
+            for (owner, path), content in self.files.items()
+            if owner == run_id and path.rpartition("/")[0] == folder
+        ]
+
+    async def read_artifact(self, run_id: str, path: str) -> bytes:
+        await self._arrive()
+        return self.files[run_id, path]
 
     async def _arrive(self) -> None:
         await asyncio.sleep(0)

@@ -98,6 +98,33 @@ class Stage:
         }
         return spec | changes
 
+    async def evaluate_spec(self, **changes: Any) -> dict[str, Any]:
+        """A valid evaluation on an uploaded file."""
+        task = {"benchmark": "gsm8k", "data": await self.upload()}
+        spec = {"kind": "evaluate", "name": "exam", "base_model": "tiny", "tasks": [task]}
+        return spec | changes
+
+    async def analyze_spec(self, **changes: Any) -> dict[str, Any]:
+        """A valid analysis of an uploaded file."""
+        data = await self.upload()
+        spec = {"kind": "analyze", "name": "shape", "base_model": "tiny", "data": data}
+        return spec | changes
+
+    async def compare_spec(self, **changes: Any) -> dict[str, Any]:
+        """A valid comparison of two methods."""
+        spec = await self.evaluate_spec(kind="compare")
+        train = await self.upload(ROWS + ROWS)
+        spec["data"] = {"train": train, "validation_rows": 1}
+        spec["methods"] = ["lora", "hyplora"]
+        return spec | changes
+
+    async def begin(self, spec: Mapping[str, Any]) -> str:
+        """Submit a job of any kind, see it onto the cluster and return its id."""
+        response = await self.client.post("/v1/jobs", json=spec)
+        assert response.status_code == 201, response.text
+        await self.work()
+        return str(response.json()["id"])
+
     async def submit(self, **changes: Any) -> str:
         """Submit a job and return its id."""
         response = await self.client.post("/v1/jobs", json=await self.spec(**changes))
@@ -161,6 +188,13 @@ class Stage:
         """Let the driver register its adapter and end well."""
         run_id = self.run_id(job_id)
         self.mlflow.tag(run_id, MODEL_NAME="sums", MODEL_VERSION="3")
+        self.mlflow.runs[run_id] = _closed(self.mlflow.runs[run_id], RunStatus.FINISHED)
+        self.ray.end(f"{job_id}-a{attempt}", DriverState.SUCCEEDED)
+
+    def sum_up(self, job_id: str, summary: str, attempt: int = 1) -> None:
+        """Let the driver say what it found and end well."""
+        run_id = self.run_id(job_id)
+        self.mlflow.tag(run_id, SUMMARY=summary)
         self.mlflow.runs[run_id] = _closed(self.mlflow.runs[run_id], RunStatus.FINISHED)
         self.ray.end(f"{job_id}-a{attempt}", DriverState.SUCCEEDED)
 

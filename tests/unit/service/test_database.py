@@ -94,6 +94,21 @@ async def test_an_older_service_works_without_the_summaries_of_the_data(database
         assert (job.status, job.data_summary) == (JobStatus.PAUSED, None)
 
 
+async def test_an_older_service_works_without_what_jobs_found(database: Database) -> None:
+    await database.upgrade()
+    async with database.writing() as session:
+        job = _job(1, JobStatus.SUCCEEDED)
+        job.summary = "tuned wins"
+        session.add(job)
+
+    await database.migrate("0004")
+    await database.upgrade()
+
+    async with database.reading() as session:
+        job = await session.get_one(Job, "job-1")
+        assert (job.status, job.summary) == (JobStatus.SUCCEEDED, None)
+
+
 @pytest.mark.parametrize("table", Base.metadata.sorted_tables, ids=str)
 def test_every_table_can_be_made_in_postgresql(table: Table) -> None:
     statement = str(CreateTable(table).compile(dialect=postgresql.dialect()))

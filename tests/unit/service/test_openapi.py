@@ -8,8 +8,12 @@ from tests.unit.service.stage import Stage
 _EXPLAINED = (
     "FinetuneSpec",
     "SearchSpec",
+    "EvaluateSpec",
+    "CompareSpec",
+    "AnalyzeSpec",
     "HypLoraSpec",
     "JobRead",
+    "ReportFileRead",
     "TrialRead",
     "DryRunRead",
     "EventRead",
@@ -99,6 +103,11 @@ async def test_an_upload_is_described_as_a_form_with_a_file(description: dict[st
     body = description["paths"]["/v1/files"]["post"]["requestBody"]
     form = body["content"]["multipart/form-data"]["schema"]
     assert form["required"] == ["file"]
+
+
+async def test_a_report_is_described_as_json_and_as_markdown(description: dict[str, Any]) -> None:
+    answer = description["paths"]["/v1/jobs/{job_id}/report"]["get"]["responses"]["200"]
+    assert set(answer["content"]) == {"application/json", "text/markdown"}
 
 
 async def test_events_are_described_as_json_and_as_a_stream(description: dict[str, Any]) -> None:

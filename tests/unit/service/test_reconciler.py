@@ -9,6 +9,7 @@ from service.boundaries import DriverReport, DriverState, RunRef, RunReport, Run
 from service.reconciler import (
     Cancel,
     Fail,
+    ModelRef,
     Observation,
     Pause,
     Retry,
@@ -24,6 +25,8 @@ from workers.specs import RunMetric
 
 RESULT = {RunTag.MODEL_NAME: "sums", RunTag.MODEL_VERSION: "3"}
 FAILURE = {RunTag.FAILURE_CODE: "row-too-long", RunTag.FAILURE_MESSAGE: "line 7 is too long"}
+SUMMARY = {RunTag.SUMMARY: "tuned wins"}
+SUMMING_UP = ["evaluate", "compare", "analyze"]
 LIVE = [DriverState.PENDING, DriverState.RUNNING]
 GONE = [DriverState.SUCCEEDED, DriverState.FAILED, DriverState.STOPPED, DriverState.UNKNOWN]
 OUTCOMES = {"none": {}, "result": RESULT, "failure": FAILURE, "both": RESULT | FAILURE}
@@ -39,6 +42,7 @@ def observe(
     attempt: int = 1,
     paused_attempt: int = 0,
     seconds_since_end: float = 0.0,
+    kind: str = "finetune",
 ) -> Observation:
     run = RunReport(
         RunRef("run", "7"),
@@ -46,7 +50,7 @@ def observe(
         {str(tag): value for tag, value in (tags or {}).items()},
         seconds_since_end=seconds_since_end,
     )
-    return Observation(status, attempt, paused_attempt, 3, DriverReport(driver), run)
+    return Observation(kind, status, attempt, paused_attempt, 3, DriverReport(driver), run)
 
 
 @pytest.mark.parametrize(("status", "driver"), list(product(STOPPING, LIVE)))
@@ -76,7 +80,7 @@ def test_a_running_job_is_left_alone_unless_its_driver_hangs_after_the_end(
 def test_what_the_driver_recorded_decides_however_it_ended(
     status: JobStatus, driver: DriverState, attempt: int
 ) -> None:
-    assert decide(observe(status, driver, RESULT, attempt)) == Succeed("sums", "3")
+    assert decide(observe(status, driver, RESULT, attempt)) == Succeed(ModelRef("sums", "3"))
     failed = Fail("row-too-long", "line 7 is too long")
     assert decide(observe(status, driver, FAILURE, attempt)) == failed
     assert decide(observe(status, driver, RESULT | FAILURE, attempt)) == failed
@@ -133,6 +137,25 @@ def test_a_run_that_someone_deleted_counts_as_no_outcome(
     assert decide(replace(seen, run=None)) == decide(seen)
 
 
+@pytest.mark.parametrize("kind", SUMMING_UP)
+@pytest.mark.parametrize("driver", GONE)
+def test_a_job_that_registers_nothing_has_succeeded_once_it_has_summed_up(
+    kind: str, driver: DriverState
+) -> None:
+    assert decide(observe(driver=driver, tags=SUMMARY, kind=kind)) == Succeed(summary="tuned wins")
+    assert isinstance(decide(observe(driver=driver, tags=RESULT, kind=kind)), Retry)
+    assert isinstance(decide(observe(driver=driver, tags=SUMMARY | FAILURE, kind=kind)), Fail)
+
+
+@pytest.mark.parametrize("kind", ["finetune", "search"])
+def test_a_summary_is_told_of_a_training_but_does_not_end_it(kind: str) -> None:
+    gone = DriverState.SUCCEEDED
+
+    assert isinstance(decide(observe(driver=gone, tags=SUMMARY, kind=kind)), Retry)
+    both = decide(observe(driver=gone, tags=SUMMARY | RESULT, kind=kind))
+    assert both == Succeed(ModelRef("sums", "3"), "tuned wins")
+
+
 def test_half_a_result_is_none() -> None:
     half = {RunTag.MODEL_NAME: "sums"}
 
@@ -165,6 +188,24 @@ async def test_a_job_whose_driver_registered_a_model_succeeds(stage: Stage) -> N
     assert job["links"]["model_version"].endswith("/#/models/sums/versions/3")
     assert job["finished_at"] >= job["started_at"] >= job["created_at"]
     assert await stage.statuses(job_id) == ["queued", "running", "succeeded"]
+
+
+@pytest.mark.parametrize("kind", SUMMING_UP)
+async def test_a_job_that_sums_up_tells_it_in_its_record_and_at_its_end(
+    stage: Stage, kind: str
+) -> None:
+    job_id = await stage.begin(await getattr(stage, f"{kind}_spec")())
+    stage.sum_up(job_id, "tuned wins by 3.1 points")
+
+    await stage.work()
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["summary"]) == ("succeeded", "tuned wins by 3.1 points")
+    assert job["model_version"] is None
+    (request,) = stage.ray.requests
+    assert request.entrypoint == f"python -m jobs.{kind}"
+    (last,) = [event for event in await stage.events(job_id) if event["data"].get("terminal")]
+    assert last["data"]["reason"] == "tuned wins by 3.1 points"
 
 
 async def test_a_job_fails_with_the_drivers_code_sentence_and_the_end_of_its_log(
