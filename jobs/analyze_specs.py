@@ -4,8 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.finetune_specs import NAME_PATTERN, AnalysisSpec
+from jobs.finetune_specs import NAME_PATTERN
 from jobs.model_specs import ModelChoice, ModelSpec
+from workers.analysis_spec import AnalysisSpec
 from workers.specs import (
     ChatTemplateName,
     DataSource,

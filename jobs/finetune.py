@@ -9,7 +9,10 @@ from pathlib import Path
 
 import ray
 from mlflow import MlflowClient
+from mlflow.entities import RunTag as TagOfRun
+from mlflow.entities.model_registry import ModelVersion
 
+from jobs.analysis.of_finetune import analyze_finetuned
 from jobs.cluster import connect
 from jobs.distributed import Fitted, fit
 from jobs.entrypoint import run_driver
@@ -24,24 +27,33 @@ logger = logging.getLogger(__name__)
 
 
 def finetune(ticket: JobTicket) -> None:
-    """Train, check what was made, and register it.
+    """Train, check what was made, register it, and look at it if that is asked for.
 
     Raises:
         JobError: As `jobs.distributed.fit` does.
-        StoppedEarlyError: If the training was asked to stop, and did.
+        StoppedEarlyError: If the job was asked to stop, and did.
     """
     connect()
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
-    _register(ticket, fit(ticket, stop, ticket.job_id))
-
-
-def _register(ticket: JobTicket, fitted: Fitted) -> None:
     spec = ticket.spec
     assert isinstance(spec, FinetuneSpec)
     client = MlflowClient(tracking_uri=ticket.tracking_uri)
+    version = _register(client, ticket, spec, fit(ticket, stop, ticket.job_id))
+    # Before the version is told, with which the job is over: an attempt that dies is repeated.
+    summary = analyze_finetuned(ticket, spec, version, stop)
+    tags = {RunTag.MODEL_NAME: version.name, RunTag.MODEL_VERSION: version.version}
+    if summary is not None:
+        tags[RunTag.SUMMARY] = summary
+    client.log_batch(ticket.run_id, tags=[TagOfRun(str(key), value) for key, value in tags.items()])
+    logger.info("registered %s version %s", version.name, version.version)
+
+
+def _register(
+    client: MlflowClient, ticket: JobTicket, spec: FinetuneSpec, fitted: Fitted
+) -> ModelVersion:
     with fitted.checkpoint.as_directory() as checkpoint:
-        version = register_adapter(
+        return register_adapter(
             client,
             ticket.run_id,
             Path(checkpoint) / ADAPTER_FOLDER,
@@ -49,9 +61,6 @@ def _register(ticket: JobTicket, fitted: Fitted) -> None:
             lineage_of(ticket, spec, fitted.outcome),
             spec.registry.alias,
         )
-    client.set_tag(ticket.run_id, RunTag.MODEL_NAME, version.name)
-    client.set_tag(ticket.run_id, RunTag.MODEL_VERSION, version.version)
-    logger.info("registered %s version %s", version.name, version.version)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from workers.analysis_spec import AnalysisSpec
 from workers.specs import (
     AdapterSpec,
     DataSpec,
@@ -93,35 +94,6 @@ class TuningSpec(Spec):
     def registered_model_name(self) -> str:
         """Name under which the adapter is registered."""
         return self.registry.model_name or self.name
-
-
-AnalysisPart = Literal["hyperbolicity", "power_law", "norms", "word_groups", "adapter_effect"]
-"""What can be measured; docs/analysis.md explains each."""
-
-
-class AnalysisSpec(Spec):
-    """What of a model's geometry is measured, and how exactly."""
-
-    parts: tuple[AnalysisPart, ...] = Field(
-        ("hyperbolicity", "power_law", "norms", "word_groups", "adapter_effect"), min_length=1
-    )
-    """What is measured; the adapter's effect needs a HypLoRA adapter and is left out without."""
-
-    num_prompts: int = Field(100, ge=1, le=10_000)
-    """Rows, drawn by `seed`, whose questions are sent through the model."""
-
-    max_points: int | None = Field(None, ge=4, le=20_000)
-    """Most points of a prompt, drawn by `seed`, that delta is measured over; by default all."""
-
-    num_base_points: int = Field(3, ge=1, le=100)
-    """Base points, drawn by `seed`, that delta is measured from."""
-
-    num_resamples: int = Field(200, ge=20, le=100_000)
-    """Synthetic data sets behind the power law's goodness of fit, whose p-value is known to about
-    0.5 / sqrt(num_resamples); as many resamples are behind the exponent's interval."""
-
-    seed: int = Field(0, ge=0)
-    """Seed of every draw."""
 
 
 class FinetuneSpec(TuningSpec):

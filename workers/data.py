@@ -52,8 +52,16 @@ def render_prompt(
     Raises:
         BaseModelUnusableError: If the chat template fails.
     """
-    turns = [turn for shot in shots for turn in shot.turns] + row.turns[:-1]
-    return render(tokenizer, _messages(turns))
+    return render_question(tokenizer, [turn for each in (*shots, row) for turn in each.turns])
+
+
+def render_question(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
+    """The text after which the model gives the last turn of a conversation.
+
+    Raises:
+        BaseModelUnusableError: If the chat template fails.
+    """
+    return render(tokenizer, _messages(turns[:-1]))
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES: Final = 4 * 2**20
 """Size of a temporary matrix; about what a core has of fast memory."""
 
-_FEW_POINTS: Final = 300
+_FEW_POINTS: Final = 400
 """Up to here a search of all triples takes milliseconds, and bounds may take more."""
 
 

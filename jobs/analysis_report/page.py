@@ -3,8 +3,11 @@
 import base64
 from collections.abc import Sequence
 from html import escape
+from itertools import repeat
 
+from jobs.analysis_report.headline import about_subject
 from jobs.analysis_report.report import AnalysisReport
+from jobs.analysis_report.tables import Table, tables
 from jobs.search_report.plots.plot import Plot
 
 _STYLE = """
@@ -24,16 +27,13 @@ def to_html(report: AnalysisReport, plots: Sequence[Plot]) -> str:
 
     Plots are images inside the page; each plot's own page shows values under the pointer.
     """
-    adapter = f"adapter {report.adapter}" if report.adapter else "no adapter"
     parts = [
         "<h1>Geometry of a model</h1>",
-        f'<p class="about">{escape(report.base_model)}, {escape(adapter)}; '
-        f"data: {escape(report.data)}</p>",
+        f'<p class="about">{escape(about_subject(report))}</p>',
         "<h2>Findings</h2>",
         f"<ul>{''.join(f'<li>{escape(each)}</li>' for each in report.findings)}</ul>",
         *(_image(plot) for plot in plots),
-        *_word_groups(report),
-        *_layers(report),
+        *(_table(table) for table in tables(report)),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -47,58 +47,14 @@ def _image(plot: Plot) -> str:
     return f'<img alt="{escape(plot.title)}" src="data:image/png;base64,{encoded}">'
 
 
-def _word_groups(report: AnalysisReport) -> list[str]:
-    if not report.word_groups:
-        return []
-    rows = [
-        [
-            group.name,
-            ", ".join(word.word for word in group.words) or "–",
-            ", ".join(group.split_words) or "–",
-            _number(group.mean_norm),
-            _number(group.sd_norm),
-            _number(group.mean_count),
-        ]
-        for group in report.word_groups
-    ]
-    head = ["group", "words", "several tokens, left out", "mean norm", "sd", "mean count"]
-    return ["<h2>Embedding norms of words</h2>", _table(head, rows, num_texts=3)]
-
-
-def _layers(report: AnalysisReport) -> list[str]:
-    if not report.adapter_effect:
-        return []
-    rows = [
-        [
-            layer.name,
-            *map(
-                _number,
-                (
-                    layer.geometry.curvature,
-                    layer.geometry.mean_radius,
-                    layer.gain.median,
-                    layer.gain.p95,
-                    layer.displacement.median,
-                    layer.displacement.p95,
-                    layer.geometry.cap_rate,
-                ),
-            ),
-        ]
-        for layer in report.adapter_effect.layers
-    ]
-    head = ["layer", "K", "mean radius", "gain, median", "gain, 95 %"]
-    head += ["|Δy|/|y|, median", "95 %", "share capped"]
-    return ["<h2>Layers</h2>", _table(head, rows, num_texts=1)]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int) -> str:
+def _table(table: Table) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
-        classes = ["" if place < num_texts else ' class="number"' for place in range(len(cells))]
-        pairs = zip(cells, classes, strict=True)
-        return "<tr>" + "".join(f"<{tag}{c}>{escape(cell)}</{tag}>" for cell, c in pairs) + "</tr>"
+        return "<tr>" + "".join(map(_cell, cells, kinds, repeat(tag))) + "</tr>"
 
-    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+    kinds = ["" if place < table.num_texts else "number" for place in range(len(table.head))]
+    rows = "".join(line(row, "td") for row in table.rows)
+    return f"<h2>{escape(table.title)}</h2><table>{line(table.head, 'th')}{rows}</table>"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+def _cell(text: str, kind: str, tag: str) -> str:
+    return f'<{tag} class="{kind}">{escape(text)}</{tag}>'

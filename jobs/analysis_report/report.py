@@ -12,9 +12,11 @@ from hyplora.analysis.word_groups import WordGroupNorms
 from jobs.analysis_report.sentences import (
     about_adapter,
     about_hyperbolicity,
+    about_left_out,
     about_norms,
     about_power_law,
 )
+from workers.analysis_spec import AnalysisPart
 from workers.document import Document
 
 
@@ -50,6 +52,9 @@ class AnalysisReport(Document):
     data: str
     """What the prompts and counts are of."""
 
+    prompts: str | None = None
+    """Which rows' questions were sent through the model."""
+
     hyperbolicity: PromptHyperbolicity | None = None
     """Delta of embeddings and final hidden states."""
 
@@ -71,8 +76,15 @@ class AnalysisReport(Document):
     curvatures: dict[str, tuple[CurvaturePoint, ...]] = Field({})
     """Learned curvatures over the training, by the name of the series."""
 
+    left_out: dict[str, str] = Field({})
+    """Parts that were asked for and could not be measured, each with its reason."""
+
     findings: tuple[str, ...] = ()
     """The above in sentences."""
+
+    def has(self, part: AnalysisPart) -> bool:
+        """Whether a part has been measured, or tried."""
+        return bool(getattr(self, part)) or part in self.left_out
 
 
 def with_findings(report: AnalysisReport) -> AnalysisReport:
@@ -86,6 +98,7 @@ def with_findings(report: AnalysisReport) -> AnalysisReport:
         findings += about_norms(report.norms)
     if report.adapter_effect:
         findings += about_adapter(report.adapter_effect)
+    findings += about_left_out(report.left_out)
     return report.model_copy(update={"findings": tuple(findings)})
 
 

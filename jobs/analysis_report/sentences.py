@@ -1,5 +1,6 @@
 """Findings of analyses in words that claim no more than the numbers show."""
 
+from collections.abc import Mapping
 from statistics import fmean
 
 from hyplora.analysis.adapter_effect import AdapterEffect
@@ -85,12 +86,25 @@ def about_adapter(effect: AdapterEffect) -> list[str]:
     capped = fmean(layer.geometry.cap_rate for layer in layers)
     return [
         f"Over {len(layers)} adapted layers and {effect.num_tokens} tokens, K lies between "
-        f"{curvatures[0]:.3g} and {curvatures[-1]:.3g}, and the median gain between "
+        f"{curvatures[0]:.4g} and {curvatures[-1]:.4g}, and the median gain between "
         f"{medians[0]:.3g} and {medians[-1]:.3g} (1 is LoRA); the radius cap clips "
         f"{100 * capped:.2g} % of the tokens.",
-        f"{furthest.name} moves its outputs furthest: its update is "
+        f"{short_name(furthest.name)} moves its outputs furthest: its update is "
         f"{100 * furthest.displacement.median:.2g} % of them for the median token.",
     ]
+
+
+def about_left_out(reasons: Mapping[str, str]) -> list[str]:
+    """What was asked for and is missing, and why."""
+    return [
+        f"{part.replace('_', ' ').capitalize()} is left out: {reason}."
+        for part, reason in reasons.items()
+    ]
+
+
+def short_name(layer: str) -> str:
+    """A layer's name in the base model, without what PEFT puts before it."""
+    return layer.removeprefix("base_model.model.")
 
 
 def mean_sd(summary: HyperbolicitySummary) -> str:

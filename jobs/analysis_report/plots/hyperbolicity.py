@@ -21,7 +21,12 @@ def hyperbolicity_strips(found: PromptHyperbolicity) -> Plot | None:
     if not rows:
         return None
     y = alt.Y("cloud:N", sort=list(clouds), title=None, axis=alt.Axis(labelLimit=200))
-    x = alt.X("relative:Q", title="relative delta, 2δ / diameter", scale=alt.Scale(zero=True))
+    x = alt.X(
+        "relative:Q",
+        title="relative delta, 2δ / diameter",
+        scale=alt.Scale(zero=True),
+        axis=alt.Axis(tickCount=6),
+    )
     base = alt.Chart(data(rows)).encode(y=y)
     shift = alt.YOffset("jitter:Q", scale=alt.Scale(domain=[-1.6, 1.6]))
     dots = base.mark_circle(color=QUIET, size=34, opacity=0.75).encode(

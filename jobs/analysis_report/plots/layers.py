@@ -5,7 +5,8 @@ import re
 import altair as alt
 
 from hyplora.analysis.adapter_effect import AdapterEffect, LayerEffect, Spread
-from jobs.search_report.plots.plot import Plot, Rows, data, titled
+from jobs.analysis_report.plots.log_axis import decades
+from jobs.search_report.plots.plot import GOOD, Plot, Rows, data, titled
 
 _WIDTH, _HEIGHT = 250, 150
 _COLUMNS = 3
@@ -14,13 +15,10 @@ _SHOWN = ("p05", "median", "p95", "largest")
 
 def gains(effect: AdapterEffect) -> Plot:
     """The spread of the gain over tokens in each layer."""
-    return _panels(
-        effect,
-        "gain",
-        "Gain by layer",
-        "gain (1 is LoRA)",
-        {layer.name: layer.gain for layer in effect.layers},
-    )
+    spreads = {layer.name: layer.gain for layer in effect.layers}
+    title, axis = "Gain by layer", "gain (1 is LoRA)"
+    # One layer with a large gain would flatten all others.
+    return _panels(effect, "gain", title, axis, spreads, is_shared=False)
 
 
 def displacements(effect: AdapterEffect) -> Plot | None:
@@ -28,48 +26,61 @@ def displacements(effect: AdapterEffect) -> Plot | None:
     spreads = {layer.name: layer.displacement for layer in effect.layers}
     if not any(spread.p95 for spread in spreads.values()):
         return None
-    return _panels(
-        effect, "displacement", "How far each layer moves its outputs", "|Δy| / |y|", spreads
-    )
+    title, axis = "How far each layer moves its outputs", "|Δy| / |y|"
+    return _panels(effect, "displacement", title, axis, spreads, is_shared=True)
 
 
 def _panels(
-    effect: AdapterEffect, name: str, title: str, axis: str, spreads: dict[str, Spread]
+    effect: AdapterEffect,
+    name: str,
+    title: str,
+    axis: str,
+    spreads: dict[str, Spread],
+    *,
+    is_shared: bool,
 ) -> Plot:
     rows = [_row(layer, spreads[layer.name]) for layer in effect.layers]
-    kinds = list(dict.fromkeys(str(row["kind"]) for row in rows))
-    charts = [_panel([row for row in rows if row["kind"] == kind], kind, axis) for kind in kinds]
+    by_kind: dict[str, Rows] = {}
+    for row in rows:
+        by_kind.setdefault(str(row["kind"]), []).append(row)
+    charts = [
+        _panel(of_kind, kind, _y(rows if is_shared else of_kind, axis))
+        for kind, of_kind in by_kind.items()
+    ]
+    scales = "" if is_shared else "; each panel has its own scale"
+    note = f"over {effect.num_tokens} tokens; line: median, bands: middle 50 % and 90 %{scales}"
     return Plot(
         name,
         title,
         alt.concat(*charts, columns=_COLUMNS)
-        .resolve_scale(y="shared")
-        .properties(
-            title=titled(
-                title,
-                f"over {effect.num_tokens} tokens; line: median, bands: middle 50 % and 90 %",
-            )
-        ),
+        .resolve_scale(y="shared" if is_shared else "independent")
+        .properties(title=titled(title, note)),
     )
 
 
-def _panel(rows: Rows, kind: str, axis: str) -> alt.LayerChart:
+def _y(rows: Rows, title: str) -> dict[str, object]:
+    """The vertical axis of what some panels show: logarithmic where it spans a lot."""
     low, high = min(row["p05"] for row in rows), max(row["p95"] for row in rows)
-    is_log = low > 0 and high / low > 20
-    scale = alt.Scale(type="log" if is_log else "linear", zero=False)
+    if low > 0 and high / low > 20:
+        axis = alt.Axis(format="~g", values=decades(low, high))
+        return {"title": title, "scale": alt.Scale(type="log"), "axis": axis}
+    axis = alt.Axis(format="~g", tickCount=5)
+    return {"title": title, "scale": alt.Scale(zero=False), "axis": axis}
+
+
+def _panel(rows: Rows, kind: str, y: dict[str, object]) -> alt.LayerChart:
     base = alt.Chart(data(rows)).encode(
-        x=alt.X("block:Q", title="block", axis=alt.Axis(tickMinStep=1, format="d"))
+        x=alt.X(
+            "block:Q",
+            title="block",
+            scale=alt.Scale(nice=False),
+            axis=alt.Axis(tickMinStep=1, format="d"),
+        )
     )
-    y_axis = alt.Axis(format="~g", tickCount=5)
-    colour = "#0072B2"
-    outer = base.mark_area(color=colour, opacity=0.18).encode(
-        y=alt.Y("p05:Q", title=axis, scale=scale, axis=y_axis), y2="p95:Q"
-    )
-    inner = base.mark_area(color=colour, opacity=0.3).encode(
-        y=alt.Y("p25:Q", title=axis, scale=scale), y2="p75:Q"
-    )
-    line = base.mark_line(color=colour, point=True).encode(
-        y=alt.Y("median:Q", title=axis, scale=scale),
+    outer = base.mark_area(color=GOOD, opacity=0.18).encode(y=alt.Y("p05:Q", **y), y2="p95:Q")
+    inner = base.mark_area(color=GOOD, opacity=0.3).encode(y=alt.Y("p25:Q", **y), y2="p75:Q")
+    line = base.mark_line(color=GOOD, point=alt.OverlayMarkDef(color=GOOD, size=18)).encode(
+        y=alt.Y("median:Q", **y),
         tooltip=[
             "layer:N",
             *(alt.Tooltip(f"{name}:Q", format=".3g") for name in _SHOWN),

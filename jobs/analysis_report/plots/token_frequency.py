@@ -4,12 +4,20 @@ import altair as alt
 import numpy as np
 
 from hyplora.analysis.discrete_power_law import survival
-from hyplora.analysis.power_law import PowerLawFit
+from hyplora.analysis.power_law import PowerLawFit, Verdict
+from jobs.analysis_report.plots.log_axis import decades
 from jobs.analysis_report.report import CountHistogram
 from jobs.search_report.plots.plot import BEST, GOOD, Plot, data, titled
 
 _WIDTH, _HEIGHT = 520, 330
 _LINE_POINTS = 60
+_MARGIN = 1.5
+"""Of the axes around the points, as a factor."""
+_CLAIMS = {
+    Verdict.SUPPORTED: "a power law",
+    Verdict.NOT_DISTINGUISHED: "a power law, or an alternative",
+    Verdict.NOT_SUPPORTED: "no power law",
+}
 
 
 def token_frequency(histogram: CountHistogram, fit: PowerLawFit) -> Plot:
@@ -35,22 +43,23 @@ def token_frequency(histogram: CountHistogram, fit: PowerLawFit) -> Plot:
         scale=alt.Scale(domain=["tokens of the data", label], range=[GOOD, BEST]),
         legend=alt.Legend(orient="top-right"),
     )
+    most, least = histogram.counts[-1], float(shares[-1])
     axes = {
         "x": alt.X(
             "count:Q",
             title="times a token occurs",
-            scale=alt.Scale(type="log"),
-            axis=alt.Axis(format="~s", tickCount=6),
+            scale=alt.Scale(type="log", nice=False, domain=(1 / _MARGIN, most * _MARGIN)),
+            axis=alt.Axis(format="~s", values=decades(1, most)),
         ),
         "y": alt.Y(
             "share:Q",
             title="share of tokens that occur at least so often",
-            scale=alt.Scale(type="log"),
-            axis=alt.Axis(format=".0e", tickCount=6),
+            scale=alt.Scale(type="log", nice=False, domain=(least / _MARGIN, _MARGIN)),
+            axis=alt.Axis(format="~%", values=decades(least, 1)),
         ),
     }
     tooltip = ["count:Q", alt.Tooltip("share:Q", format=".3g")]
-    title = f"Token frequency: a power law is {fit.verdict}"
+    title = f"Token frequency: {_CLAIMS[fit.verdict]}"
     return Plot(
         "token_frequency",
         title,

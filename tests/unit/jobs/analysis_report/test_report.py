@@ -11,7 +11,11 @@ from hyplora.analysis.discrete_power_law import draw
 from hyplora.analysis.power_law import fit_power_law
 from hyplora.analysis.prompt_hyperbolicity import measure_prompts
 from hyplora.analysis.token_norms import norms_by_frequency
+from jobs.analysis_report.figures import figures
+from jobs.analysis_report.headline import headline
+from jobs.analysis_report.markdown import to_markdown
 from jobs.analysis_report.page import to_html
+from jobs.analysis_report.plots.curvature import curvature_over_training
 from jobs.analysis_report.plots.gallery import plots
 from jobs.analysis_report.report import (
     AnalysisReport,
@@ -73,7 +77,49 @@ def test_the_page_needs_no_network_and_escapes_names(report: AnalysisReport) -> 
     assert page.count("data:image/png") == 6
 
 
+def test_the_markdown_has_the_findings_and_every_table(report: AnalysisReport) -> None:
+    text = to_markdown(report)
+    assert all(f"- {finding}" in text for finding in report.findings)
+    assert text.count("| --- |") == 3
+    assert "| model.layers.0.self_attn.q_proj |" in text
+
+
+def test_metrics_and_headline_say_what_was_measured(report: AnalysisReport) -> None:
+    assert report.hyperbolicity is not None
+    assert report.hyperbolicity.adapter_effect is not None
+    found = figures(report)
+    assert found["analysis/delta_relative_change"] == report.hyperbolicity.adapter_effect.mean
+    assert {"analysis/power_law_exponent", "analysis/norm_frequency_spearman"} <= set(found)
+    assert "with the adapter" in headline(report)
+    assert len(headline(report)) <= 400
+
+
+def test_a_part_that_could_not_be_measured_is_named_with_its_reason(
+    report: AnalysisReport,
+) -> None:
+    lacking = report.model_copy(
+        update={"adapter_effect": None, "left_out": {"adapter_effect": "the adapter is LORA"}}
+    )
+    assert lacking.has("adapter_effect")
+    assert with_findings(lacking).findings[-1] == (
+        "Adapter effect is left out: the adapter is LORA."
+    )
+    assert figures(lacking).keys() < figures(report).keys()
+
+
+def test_many_layers_are_drawn_as_their_mean(report: AnalysisReport) -> None:
+    names = [f"model.layers.{block}.{kind}" for block in range(9) for kind in ("q", "v")]
+    histories = {name: [(1, 1.0), (2, 0.5 + 0.1 * place)] for place, name in enumerate(names)}
+    plot = curvature_over_training(curvature_series(histories))
+    assert plot is not None
+    rows = plot.chart.to_dict()["data"]["values"]
+    assert [(row["kind"], row["step"]) for row in rows] == [("q", 1), ("q", 2), ("v", 1), ("v", 2)]
+    assert rows[1]["curvature"] == pytest.approx(1.3)
+    assert (rows[1]["low"], rows[1]["high"]) == pytest.approx((0.5, 2.1))
+
+
 def test_nothing_asked_for_is_an_empty_report() -> None:
     empty = with_findings(AnalysisReport(base_model="tiny", adapter=None, data="none"))
     assert empty.findings == ()
     assert plots(empty) == []
+    assert figures(empty) == {}
