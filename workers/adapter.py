@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,15 +67,36 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     Raises:
         AdapterUnusableError: If the folder holds no whole adapter for this base model.
     """
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
+    return load_adapters(model, {"default": folder})
+
+
+def load_adapters(model: PreTrainedModel, folders: Mapping[str, Path]) -> PeftModel:
+    """Add saved adapters of one PEFT method, each frozen and complete; the first is active.
+
+    The base model is changed in place; `unload` of what is returned gives it back.
+
+    Args:
+        model: The base model.
+        folders: At least one adapter, by the name that it gets.
+
+    Raises:
+        AdapterUnusableError: If a folder holds no whole adapter for this base model.
+    """
+    adapted: PeftModel | None = None
+    for name, folder in folders.items():
+        config = _saved_config(folder)
         config.base_model_name_or_path = model.name_or_path
-        adapted = get_peft_model(model, config)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AdapterUnusableError(
-            f"the adapter in {folder} does not fit base model {model.name_or_path!r}: {error}"
-        ) from error
-    restore_weights(adapted, folder)
+        try:
+            if adapted is None:
+                adapted = get_peft_model(model, config, adapter_name=name)
+            else:
+                adapted.add_adapter(name, config)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise AdapterUnusableError(
+                f"the adapter in {folder} does not fit base model {model.name_or_path!r}: {error}"
+            ) from error
+        restore_weights(adapted, folder, name)
+    assert adapted is not None, "no adapter is named"
     return adapted.eval()
 
 
@@ -85,13 +106,26 @@ def base_model_of(folder: Path) -> str:
     Raises:
         AdapterUnusableError: If the folder holds no adapter.
     """
+    return _saved_config(folder).base_model_name_or_path
+
+
+def method_of(folder: Path) -> str:
+    """The PEFT method of a saved adapter, such as "LORA"; a base model takes one at a time.
+
+    Raises:
+        AdapterUnusableError: If the folder holds no adapter.
+    """
+    return str(_saved_config(folder).peft_type)
+
+
+def _saved_config(folder: Path) -> PeftConfig:
     if not (folder / "adapter_config.json").is_file():
         raise AdapterUnusableError(
             f"{folder} holds no adapter_config.json; give a folder that an adapter was saved in"
         )
     try:
-        return PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    except (ValueError, KeyError, TypeError) as error:
+        return PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdapterUnusableError(
             f"adapter_config.json in {folder} cannot be read: {error}"
         ) from error
@@ -143,8 +177,8 @@ def verify_saved(model: PeftModel, folder: Path, input_ids: "Int[Tensor, '1 time
         )
 
 
-def restore_weights(model: PeftModel, folder: Path) -> None:
-    """Load the weights that `save_adapter` wrote, all of them and no others.
+def restore_weights(model: PeftModel, folder: Path, name: str = "default") -> None:
+    """Load the weights that `save_adapter` wrote into an adapter, all of them and no others.
 
     Raises:
         AdapterUnusableError: If they are missing, damaged or of other modules or shapes.
@@ -154,16 +188,17 @@ def restore_weights(model: PeftModel, folder: Path) -> None:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise AdapterUnusableError(f"{path} cannot be read: {error}; save it again") from error
-    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
-    saved_shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    saved_shapes = {key: tuple(each.shape) for key, each in weights.items()}
+    shapes = {key: tuple(each.shape) for key, each in expected.items()}
     if different := sorted(set(saved_shapes.items()) ^ set(shapes.items())):
-        name = different[0][0]
+        tensor = different[0][0]
         raise AdapterUnusableError(
-            f"the adapter in {folder} does not fit this model: {name} is {saved_shapes.get(name)} "
-            f"in the file and {shapes.get(name)} here; check base model, rank and target modules"
+            f"the adapter in {folder} does not fit this model: {tensor} is "
+            f"{saved_shapes.get(tensor)} in the file and {shapes.get(tensor)} here; check base "
+            "model, rank and target modules"
         )
-    set_peft_model_state_dict(model, weights)
+    set_peft_model_state_dict(model, weights, adapter_name=name)
 
 
 def _config(spec: AdapterSpec) -> PeftConfig:

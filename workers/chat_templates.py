@@ -4,10 +4,12 @@ Each is a Jinja template as transformers applies them, with `messages`, `add_gen
 the tokenizer's special tokens. Those named after a model family need that family's tokens.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from workers.errors import BaseModelUnusableError
+from workers.errors import AdapterUnusableError, BaseModelUnusableError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,3 +81,30 @@ def set_chat_template(
             f"{tokenizer.name_or_path!r} lacks; choose plain or raw, or leave it out"
         )
     tokenizer.chat_template = CHAT_TEMPLATES[name]
+
+
+def use_template_of(tokenizer: "PreTrainedTokenizerBase", adapters: Mapping[str, Path]) -> None:
+    """Give a tokenizer the layout that adapters were trained with, if it is not the base's own.
+
+    Args:
+        tokenizer: The base model's, with a chat template.
+        adapters: Folders of saved adapters, by name.
+
+    Raises:
+        AdapterUnusableError: If two adapters were trained with different layouts.
+    """
+    own = tokenizer.chat_template
+    layouts = {
+        name: (folder / TEMPLATE_FILE).read_text(encoding="utf-8")
+        if (folder / TEMPLATE_FILE).is_file()
+        else own
+        for name, folder in adapters.items()
+    }
+    for name, layout in layouts.items():
+        first = next(iter(layouts))
+        if layout != layouts[first]:
+            raise AdapterUnusableError(
+                f"models {first!r} and {name!r} were trained with different chat templates, and "
+                "all models are asked alike: set chat_template, or evaluate them one by one"
+            )
+        tokenizer.chat_template = layout

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyplora.tuner.layer import BASE_ROW
-from workers.data import encode, render
+from workers.data import encode, end_of_turn_id, render
 from workers.decoding import BatchLimits, Prompt
 from workers.errors import AdapterUnusableError, DataInvalidError, RowTooLongError
 from workers.evaluation_result import EvaluationResult, summarize_predictions
 from workers.generate import MAX_NEW_TOKENS, answer_prompts, answer_text, bounded_prompts
 from workers.option_likelihood import (
     OptionQuestion,
+    ScoredOption,
     check_lengths,
     encode_choices,
     log_likelihoods,
@@ -37,7 +38,7 @@ from workers.predictions import (
 )
 from workers.tasks.few_shot import with_shots
 from workers.tasks.likelihood import score_choices
-from workers.tasks.task import Question, Task
+from workers.tasks.task import Metric, Question, Task
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -78,13 +79,25 @@ class Progress:
     num_rows: int
     """Rows of the shard, each model's counted."""
 
+    num_tokens: int = 0
+    """New tokens, or tokens that were scored, of this attempt."""
+
+    seconds: float = 0.0
+    """Time that this attempt has taken for them."""
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens a second in this attempt; None if it has answered nothing."""
+        return self.num_tokens / self.seconds if self.num_tokens and self.seconds else None
+
 
 @dataclass(frozen=True)
 class EvaluationMethod:
     """How models are asked."""
 
     mode: Mode = "generation"
-    """For an answer, or by the log-likelihoods of options."""
+    """For an answer, by the log-likelihoods of options, or by that of each row's own answer with
+    the token that ends it."""
 
     max_new_tokens: int = MAX_NEW_TOKENS
     """Most tokens of an answer."""
@@ -99,7 +112,7 @@ def evaluate(
     tasks: Sequence[TaskQuestions],
     predictions: Path,
     *,
-    adapters: Sequence[str] = (BASE_ROW,),
+    adapters: Sequence[str] | Mapping[str, str] = (BASE_ROW,),
     method: EvaluationMethod | None = None,
     shard: Shard | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
@@ -113,6 +126,7 @@ def evaluate(
         tasks: No two of one name.
         predictions: File that each prediction is appended to; what it holds is not asked again.
         adapters: Names of the model's adapters to evaluate; "__base__" for the base model alone.
+            Or these by what predictions are to call each.
         method: How models are asked.
         shard: Which rows are this process's; by default all.
         on_progress: Told after each prediction; must not block.
@@ -122,16 +136,19 @@ def evaluate(
         The result over this shard's rows.
 
     Raises:
+        ValueError: If two tasks or two adapters have one name.
         DataInvalidError: If options are to be scored and a question has none.
         RowTooLongError: If a prompt leaves nothing of the model's context for an answer.
         PredictionsUnusableError: If the file holds predictions for other questions.
         AdapterUnusableError: If the model has no adapter of a name.
     """
+    names = [each.task.name for each in tasks]
+    if len(set(names)) < len(names) or len(set(adapters)) < len(adapters):
+        raise ValueError("a task or an adapter is named twice; name each once")
+    models = adapters if isinstance(adapters, Mapping) else {name: name for name in adapters}
     run = _Run(model, tokenizer, method or EvaluationMethod())
     with PredictionFile(predictions) as file:
-        rows = [
-            row for each in tasks for row in run.rows_of(each, shard or Shard(), tuple(adapters))
-        ]
+        rows = [row for each in tasks for row in run.rows_of(each, shard or Shard(), models)]
         waiting = [row for row in rows if not file.has(row.key, row.digest, row.prompt_digest)]
         num_done, num_tokens, started = len(rows) - len(waiting), 0, time.monotonic()
         on_progress(Progress(num_done, len(rows)))
@@ -140,7 +157,8 @@ def evaluate(
                 file.add(prediction)
                 num_done += 1
                 num_tokens += prediction.num_new_tokens
-                on_progress(Progress(num_done, len(rows)))
+                seconds = time.monotonic() - started
+                on_progress(Progress(num_done, len(rows), num_tokens, seconds))
                 if stop_requested():
                     break
         seconds = time.monotonic() - started
@@ -162,6 +180,7 @@ class _Row:
     question: Question
     digest: str
     prompt_digest: str
+    mode: Mode
     asked: Prompt | OptionQuestion
 
     @property
@@ -177,7 +196,7 @@ class _Row:
             "row": self.index,
             "row_digest": self.digest,
             "prompt_digest": self.prompt_digest,
-            "mode": "likelihood" if isinstance(self.asked, OptionQuestion) else "generation",
+            "mode": self.mode,
         }
 
 
@@ -190,7 +209,7 @@ class _Run:
     method: EvaluationMethod
 
     def rows_of(
-        self, asked: TaskQuestions, shard: Shard, adapters: Sequence[str]
+        self, asked: TaskQuestions, shard: Shard, adapters: Mapping[str, str]
     ) -> Iterator[_Row]:
         """This shard's rows of a task, for each model."""
         own = [index for index in range(len(asked.questions)) if shard.has(index)]
@@ -199,7 +218,7 @@ class _Run:
             as_tokens = self._as_tokens(questions)
         except (RowTooLongError, DataInvalidError) as error:
             raise type(error)(f"task {asked.task.name}: {error}") from error
-        for model in adapters:
+        for model, adapter in adapters.items():
             for index, question, each in zip(own, questions, as_tokens, strict=True):
                 yield _Row(
                     asked.task,
@@ -208,27 +227,33 @@ class _Run:
                     question,
                     row_digest(asked.questions[index]),
                     digest_of(self.method.mode, asdict(each)),
-                    replace(each, adapter_name=model),
+                    self.method.mode,
+                    replace(each, adapter_name=adapter),
                 )
 
     def predictions(self, rows: Sequence[_Row]) -> Generator[Prediction]:
         """Ask the model, task by task, since the prompts of one begin alike."""
         for _, group in groupby(rows, key=lambda row: row.task.name):
             of_task = list(group)
-            if self.method.mode == "likelihood":
-                yield from self._score_options(of_task)
-            else:
+            if self.method.mode == "generation":
                 yield from self._answer(of_task)
+            else:
+                yield from self._score(of_task)
 
     def _as_tokens(self, questions: Sequence[Question]) -> Sequence[Prompt | OptionQuestion]:
-        if self.method.mode == "likelihood":
-            return self._options(questions)
-        return self._prompts(questions)
+        match self.method.mode:
+            case "generation":
+                input_ids = self._contexts(questions)
+                return bounded_prompts(self.model, input_ids, self.method.max_new_tokens)
+            case "likelihood":
+                return self._options(questions)
+            case "gold":
+                return self._golds(questions)
 
-    def _prompts(self, questions: Sequence[Question]) -> Sequence[Prompt]:
-        texts = [render(self.tokenizer, question.messages) for question in questions]
-        input_ids = encode(self.tokenizer, texts)
-        return bounded_prompts(self.model, input_ids, self.method.max_new_tokens)
+    def _contexts(self, questions: Sequence[Question]) -> list[list[int]]:
+        return encode(
+            self.tokenizer, [render(self.tokenizer, question.messages) for question in questions]
+        )
 
     def _options(self, questions: Sequence[Question]) -> Sequence[OptionQuestion]:
         encoded = []
@@ -238,6 +263,17 @@ class _Run:
                     f"line {question.line} has no options to score; evaluate by generation"
                 )
             encoded.append(encode_choices(self.tokenizer, question.choices))
+        check_lengths(self.model, encoded)
+        return encoded
+
+    def _golds(self, questions: Sequence[Question]) -> Sequence[OptionQuestion]:
+        """Each row's own answer and its end, in the tokens that training learns."""
+        end = end_of_turn_id(self.tokenizer)
+        answers = encode(self.tokenizer, [question.demonstration for question in questions])
+        encoded = [
+            OptionQuestion((ScoredOption((*context, *answer, end), len(context)),))
+            for context, answer in zip(self._contexts(questions), answers, strict=True)
+        ]
         check_lengths(self.model, encoded)
         return encoded
 
@@ -256,24 +292,30 @@ class _Run:
                 stop_reason=answer.stop_reason,
             )
 
-    def _score_options(self, rows: Sequence[_Row]) -> Iterator[Prediction]:
+    def _score(self, rows: Sequence[_Row]) -> Iterator[Prediction]:
         questions = [row.asked for row in rows if isinstance(row.asked, OptionQuestion)]
         limit = self.method.limits.max_pass_tokens
         for index, sums in log_likelihoods(self.model, questions, limit):
             row, options = rows[index], questions[index].options
-            assert row.question.choices is not None
             if not all(map(math.isfinite, sums)):
                 raise AdapterUnusableError(
                     f"{row.model} gives log-likelihoods that are not finite for row {row.index} of "
                     f"{row.task.name}; try dtype float32"
                 )
-            every = score_choices(row.question.choices, sums)
             yield Prediction(
                 **row.identity,
-                scores={metric: every[metric] for metric in row.task.likelihood_metrics},
+                scores=_likelihood_scores(row, sums),
                 log_likelihoods=sums,
                 num_prompt_tokens=sum(option.num_context for option in options),
                 num_new_tokens=sum(
                     len(option.input_ids) - option.num_context for option in options
                 ),
             )
+
+
+def _likelihood_scores(row: _Row, sums: Sequence[float]) -> dict[Metric, float]:
+    if row.mode == "gold":
+        return {}
+    assert row.question.choices is not None
+    every = score_choices(row.question.choices, sums)
+    return {metric: every[metric] for metric in row.task.likelihood_metrics}

@@ -1,17 +1,24 @@
-"""Fetching a base model that is named by an MLflow URI, once for each machine."""
+"""Fetching a model that is named by an MLflow URI, once for each machine."""
 
 import hashlib
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from workers.cache import cache_folder
-from workers.errors import BaseModelNotFoundError, BaseModelUnusableError
+from workers.errors import (
+    AdapterUnusableError,
+    BaseModelNotFoundError,
+    BaseModelUnusableError,
+    WorkerError,
+)
 
 MLFLOW_SCHEMES = ("models:/", "runs:/")
 
 
 def download_model(uri: str) -> Path:
-    """Download the artifacts behind a `models:/…` or `runs:/…` URI into a cache and return it.
+    """Download the base model behind a `models:/…` or `runs:/…` URI into a cache and return it.
 
     An alias is resolved to its model version first, since what it points at may change; versions,
     logged models and runs do not, so a second call, or another rank of this machine, finds
@@ -21,25 +28,72 @@ def download_model(uri: str) -> Path:
         BaseModelNotFoundError: If MLflow does not have it or does not answer.
         BaseModelUnusableError: If MLflow is not installed here.
     """
+    with _explained(f"base_model {uri!r}", BaseModelNotFoundError):
+        return _download(uri)
+
+
+def adapter_folder(reference: str, name: str) -> Path:
+    """The folder of a saved adapter, downloaded as base models are if an MLflow URI names it.
+
+    Args:
+        reference: A folder or an MLflow URI.
+        name: What the user calls the adapter, for messages.
+
+    Raises:
+        AdapterUnusableError: If MLflow does not have it or does not answer.
+        BaseModelUnusableError: If MLflow is not installed here.
+    """
+    if not reference.startswith(MLFLOW_SCHEMES):
+        return Path(reference)
+    with _explained(f"adapter {reference!r} of model {name!r}", AdapterUnusableError):
+        return _download(reference)
+
+
+def pin(reference: str, what: str, error: type[WorkerError]) -> str:
+    """A reference that names the same model for ever: an alias becomes the version it points at.
+
+    Args:
+        reference: An MLflow URI, or anything else, which stays as it is.
+        what: Begins the message of the error, such as "adapter".
+        error: What is raised if MLflow does not have the model or does not answer.
+
+    Raises:
+        BaseModelUnusableError: If MLflow is not installed here.
+    """
+    if not reference.startswith(MLFLOW_SCHEMES):
+        return reference
+    with _explained(f"{what} {reference!r}", error):
+        return _pin(reference)
+
+
+@contextmanager
+def _explained(what: str, error: type[WorkerError]) -> Iterator[None]:
+    """Say what could not be fetched, and from where."""
     try:
         import mlflow
-    except ImportError as error:
+    except ImportError as missing:
         raise BaseModelUnusableError(
-            f"base_model {uri!r} is an MLflow URI and mlflow is not installed here; "
+            f"{what} is an MLflow URI and mlflow is not installed here; "
             "install it, or give a folder or a Hugging Face id"
-        ) from error
+        ) from missing
     try:
-        pinned = _pin(uri)
-        target = cache_folder("mlflow") / _key(pinned, mlflow.get_tracking_uri())
-        if not target.exists():
-            _download_whole(pinned, target)
+        yield
     # An unreachable server is a requests error, which is an OSError.
-    except (mlflow.exceptions.MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise BaseModelNotFoundError(
-            f"base_model {uri!r} could not be fetched from MLflow at {mlflow.get_tracking_uri()}: "
+    except (mlflow.exceptions.MlflowException, OSError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise error(
+            f"{what} could not be fetched from MLflow at {mlflow.get_tracking_uri()}: "
             f"{reason}; check the URI and that the server answers"
-        ) from error
+        ) from problem
+
+
+def _download(uri: str) -> Path:
+    import mlflow
+
+    pinned = _pin(uri)
+    target = cache_folder("mlflow") / _key(pinned, mlflow.get_tracking_uri())
+    if not target.exists():
+        _download_whole(pinned, target)
     return target
 
 

@@ -22,8 +22,9 @@ from workers.document import Document
 from workers.errors import PredictionsUnusableError
 from workers.tasks.task import Metric, Question
 
-Mode = Literal["generation", "likelihood"]
-"""Whether a model is asked for an answer, or its options are scored by log-likelihood."""
+Mode = Literal["generation", "likelihood", "gold"]
+"""Whether a model is asked for an answer, its options are scored by log-likelihood, or that of the
+row's own answer is measured."""
 
 PredictionKey = tuple[str, str, int]
 """Task, model and row: what a prediction is found by."""
@@ -51,25 +52,26 @@ class Prediction(Document):
     """How the model was asked."""
 
     scores: dict[Metric, float]
-    """How right it is, from 0 to 1, by each metric of the mode."""
+    """How right it is, from 0 to 1, by each metric of the mode; none of the mode "gold"."""
 
     answer: str | None = None
-    """The answer; None where options were scored."""
+    """The answer; None where none was asked for."""
 
     extracted: str | None = None
-    """What was read from the answer; None if nothing was found, or options were scored."""
+    """What was read from the answer; None if nothing was found, or none was asked for."""
 
     log_likelihoods: tuple[float, ...] = ()
-    """Of the options in their order (nats); none where an answer was asked for."""
+    """Of the options in their order, or of the row's own answer alone (nats, summed over tokens);
+    none where an answer was asked for."""
 
     num_prompt_tokens: int = Field(ge=0)
     """Tokens that the model was given; of options, those of every context."""
 
     num_new_tokens: int = Field(ge=0)
-    """Tokens of the answer; of options, those that were scored."""
+    """Tokens of the answer; of options or the row's own answer, those that were scored."""
 
     stop_reason: Literal["end", "length"] | None = None
-    """Whether the model ended its answer or was cut off; None where options were scored."""
+    """Whether the model ended its answer or was cut off; None where none was asked for."""
 
     @property
     def key(self) -> PredictionKey:

@@ -146,7 +146,7 @@ def test_an_adapter_remembers_its_base_model(saved: Path, tiny_model_dir: Path) 
 def test_a_folder_without_adapter_is_unusable(tmp_path: Path, base: PreTrainedModel) -> None:
     with pytest.raises(AdapterUnusableError, match=r"no adapter_config\.json"):
         base_model_of(tmp_path)
-    with pytest.raises(AdapterUnusableError, match="does not fit"):
+    with pytest.raises(AdapterUnusableError, match="no adapter_config"):
         load_adapter(base, tmp_path)
 
 

@@ -30,6 +30,7 @@ from workers.decoding import (
     decode_one_by_one,
 )
 from workers.errors import AdapterUnusableError
+from workers.row_cache import HEADROOM
 
 STOPS = (1, 2, 3, 4, 5)
 BASE = "__base__"
@@ -146,6 +147,21 @@ def test_an_answer_is_given_before_longer_ones_end() -> None:
     long, short = Prompt([5] * 20, 30), Prompt([6, 7], 1)
     first = next(iter(decode(model, [long, short], (), SMALL)))
     assert first.index == 1
+
+
+def test_a_long_answer_outgrows_the_columns_that_were_made_for_it() -> None:
+    model = model_of(LlamaConfig(**SIZES))
+    prompts = [Prompt([5, 6, 7], 2 * HEADROOM + 3), Prompt([9, 8], 2 * HEADROOM + 9)]
+    found = sorted(decode(model, prompts, (), SMALL), key=lambda answer: answer.index)
+    assert [len(each.tokens) for each in found] == [2 * HEADROOM + 3, 2 * HEADROOM + 9]
+    for prompt, answer in zip(prompts, found, strict=True):
+        output = model.generate(
+            input_ids=torch.tensor(prompt.input_ids)[None],
+            do_sample=False,
+            max_new_tokens=prompt.max_new_tokens,
+            pad_token_id=0,
+        )
+        assert tuple(output[0, len(prompt.input_ids) :].tolist()) == answer.tokens
 
 
 def test_equal_prompts_and_single_tokens_are_answered() -> None:

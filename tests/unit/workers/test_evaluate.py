@@ -149,7 +149,8 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_rows_that_are_missing(
     assert (stopped.is_complete, stopped.num_rows) == (False, 2)
     resumed, seen = run("parts.jsonl")
     assert seen[0] == Progress(num_done=2, num_rows=6)
-    assert seen[-1] == Progress(num_done=6, num_rows=6)
+    assert (seen[-1].num_done, seen[-1].num_rows) == (6, 6)
+    assert seen[-1].tokens_per_s is not None
     parts = merge_predictions([read_predictions(tmp_path / "parts.jsonl")])
     assert [(each.key, each.answer, each.scores) for each in parts] == [
         (each.key, each.answer, each.scores)
@@ -228,3 +229,16 @@ def test_a_task_without_options_cannot_be_scored_by_them(
 ) -> None:
     with pytest.raises(DataInvalidError, match="task addsub: line 1 has no options to score"):
         evaluate(model, tokenizer, [TaskQuestions(SUMS, sums(2))], path, method=OPTIONS)
+
+
+@pytest.mark.parametrize(("num_tasks", "adapters"), [(2, ["default"]), (1, ["default"] * 2)])
+def test_what_is_named_twice_is_refused(
+    num_tasks: int,
+    adapters: list[str],
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    path: Path,
+) -> None:
+    tasks = [TaskQuestions(SUMS, sums(1))] * num_tasks
+    with pytest.raises(ValueError, match="named twice"):
+        evaluate(model, tokenizer, tasks, path, adapters=adapters)
