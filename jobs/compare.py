@@ -28,7 +28,8 @@ from jobs.comparison.trainings import run_trainings
 from jobs.distributed import task_of
 from jobs.entrypoint import run_driver
 from jobs.errors import NoMethodCompletedError
-from jobs.evaluation.asking import Asked, ask
+from jobs.evaluation.asked import Asked
+from jobs.evaluation.asking import ask
 from jobs.model_specs import BASE
 from jobs.placement import judge_placement, live_nodes
 from jobs.ray_reporter import RayReporter
@@ -59,7 +60,9 @@ def compare(ticket: JobTicket) -> None:
     """
     spec = ticket.spec
     assert isinstance(spec, CompareSpec)
-    connect(MLFLOW_TRACKING_URI=ticket.tracking_uri)
+    connect(
+        MLFLOW_TRACKING_URI=ticket.tracking_uri, MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true"
+    )
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
     runs = TrainingRuns(ticket)

@@ -126,7 +126,7 @@ class _Trainings:
 
 def _answer_of(ref: ObjectRef, training: Training) -> TrainingRecord | None:
     try:
-        return ray.get(ref)  # type: ignore[no-any-return]
+        return ray.get(ref)
     except RayActorError as error:
         raise WorkersLostError(
             f"the process of {training.name} died {RESTARTS + 1} times; the job's log shows why: "
