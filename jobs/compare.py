@@ -60,9 +60,7 @@ def compare(ticket: JobTicket) -> None:
     """
     spec = ticket.spec
     assert isinstance(spec, CompareSpec)
-    connect(
-        MLFLOW_TRACKING_URI=ticket.tracking_uri, MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true"
-    )
+    connect(MLFLOW_TRACKING_URI=ticket.tracking_uri, MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true")
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
     runs = TrainingRuns(ticket)

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from jobs.compare_report.markdown import to_markdown
 from jobs.compare_report.plots.gallery import plots
 from jobs.compare_report.report import CompareReport
+from jobs.compare_report.sentences import outline
 from jobs.comparison.schedule import Records
 from jobs.comparison.training import Training
 from jobs.comparison.training_runs import TrainingRuns
@@ -90,8 +91,8 @@ def means(report: CompareReport) -> dict[str, float]:
 
 
 def summary(report: CompareReport) -> str:
-    """The finding in one line."""
-    line = report.findings[0]
+    """The findings in one line."""
+    line = outline(report.spec.reference, report.differences) or report.findings[0]
     if len(line) <= _LONGEST_SUMMARY:
         return line
     return f"{line[: _LONGEST_SUMMARY - 1]}…"

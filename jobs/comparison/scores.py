@@ -28,11 +28,11 @@ def task_scores(answers: Iterable[Prediction], golds: Iterable[Prediction]) -> S
     scores: dict[str, dict[str, TaskScores]] = {}
     for (model, task), rows in _by_model_and_task(answers).items():
         gold = likelihoods.get((model, task), [])
-        digests = [each.row_digest for each in rows]
-        if digests != [each.row_digest for each in gold]:
+        asked = [(each.row, each.row_digest) for each in rows]
+        if asked != [(each.row, each.row_digest) for each in gold]:
             raise ValueError(f"{model}, {task}: answers and likelihoods are of different questions")
         scores.setdefault(model, {})[task] = TaskScores(
-            question_digest=digest_of(*digests),
+            question_digest=digest_of(*(digest for _, digest in asked)),
             scores=tuple(_score(each) for each in rows),
             nlls=tuple(-sum(each.log_likelihoods) / each.num_new_tokens for each in gold),
             metric="f1" if "f1" in rows[0].scores else "accuracy",
