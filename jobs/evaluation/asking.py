@@ -61,11 +61,11 @@ def ask(
     count = resources.fewest_workers
     bundle = plan_workers(resources, live_nodes()).resources_per_worker
     board = ray.remote(num_cpus=0)(ProgressBoard).remote()
-    remote = ray.remote(_answer_shard).options(
+    # With one call each process gives its memory back.
+    remote = ray.remote(max_calls=1)(_answer_shard).options(
         num_cpus=bundle["CPU"],
         num_gpus=bundle.get("GPU", 0),
         max_retries=_SHARD_RESTARTS,
-        max_calls=1,  # memory is given back with the process
         scheduling_strategy="SPREAD",
     )
     shards = [Shard(index, count) for index in range(count)]
