@@ -28,7 +28,7 @@ def download_model(uri: str) -> Path:
         BaseModelNotFoundError: If MLflow does not have it or does not answer.
         BaseModelUnusableError: If MLflow is not installed here.
     """
-    with _explained(f"base_model {uri!r}", BaseModelNotFoundError):
+    with explaining_mlflow(f"base_model {uri!r}", BaseModelNotFoundError):
         return _download(uri)
 
 
@@ -45,7 +45,7 @@ def adapter_folder(reference: str, name: str) -> Path:
     """
     if not reference.startswith(MLFLOW_SCHEMES):
         return Path(reference)
-    with _explained(f"adapter {reference!r} of model {name!r}", AdapterUnusableError):
+    with explaining_mlflow(f"adapter {reference!r} of model {name!r}", AdapterUnusableError):
         return _download(reference)
 
 
@@ -62,12 +62,12 @@ def pin(reference: str, what: str, error: type[WorkerError]) -> str:
     """
     if not reference.startswith(MLFLOW_SCHEMES):
         return reference
-    with _explained(f"{what} {reference!r}", error):
+    with explaining_mlflow(f"{what} {reference!r}", error):
         return _pin(reference)
 
 
 @contextmanager
-def _explained(what: str, error: type[WorkerError]) -> Iterator[None]:
+def explaining_mlflow(what: str, error: type[WorkerError]) -> Iterator[None]:
     """Say what could not be fetched, and from where."""
     try:
         import mlflow

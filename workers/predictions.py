@@ -85,6 +85,11 @@ def row_digest(question: Question) -> str:
     return digest_of(turns, question.golds)
 
 
+def questions_digest(row_digests: Sequence[str]) -> str:
+    """Digest of a task's questions and gold answers in their order."""
+    return digest_of(*row_digests)
+
+
 def digest_of(*parts: object) -> str:
     """Digest of what JSON can write."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

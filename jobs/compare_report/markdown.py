@@ -1,12 +1,11 @@
 """A comparison's report as a page in Markdown."""
 
-from collections.abc import Sequence
-
 from jobs.compare_report.comparison import Measure, MethodDifference, Verdict
 from jobs.compare_report.method_summary import MethodSummary
 from jobs.compare_report.report import CompareReport
 from jobs.compare_report.seeds_mean import SeedsMean
 from jobs.compare_report.sentences import amount, p_label, rate_label, verdict
+from jobs.markdown_table import markdown_table
 
 _MARKS = {Verdict.BETTER: "**{} ▲**", Verdict.WORSE: "**{} ▼**", Verdict.NOT_SHOWN: "{}"}
 
@@ -17,12 +16,12 @@ def to_markdown(report: CompareReport) -> str:
     parts = [
         f"# Comparison of methods: {spec.name}",
         "## Findings\n\n" + "\n".join(f"- {finding}" for finding in report.findings),
-        f"## Scores\n\n{_table(*_scores(report))}\n\n{_legend(report)}",
+        f"## Scores\n\n{markdown_table(*_scores(report))}\n\n{_legend(report)}",
     ]
     if any(method.nlls for method in report.methods):
         parts.append(
             "## Negative log-likelihood of the gold answers\n\nIn nats a token; less is better.\n\n"
-            + _table(*_nlls(report))
+            + markdown_table(*_nlls(report))
         )
     for method in report.methods:
         sentences = [verdict(each) for each in report.differences if each.method == method.method]
@@ -30,13 +29,15 @@ def to_markdown(report: CompareReport) -> str:
             listed = "\n".join(f"- {sentence}" for sentence in sentences)
             parts.append(f"## {method.method} and {spec.reference}\n\n{listed}")
     if report.differences:
-        parts.append(f"## Differences from {spec.reference}\n\n{_table(*_differences(report))}")
+        parts.append(
+            f"## Differences from {spec.reference}\n\n{markdown_table(*_differences(report))}"
+        )
     if any(difference.seed_tests for difference in report.differences):
         parts.append(
             "## McNemar's test of each seed\n\nOf two adapters of one seed each, not corrected; "
-            "no verdict rests on it.\n\n" + _table(*_seed_tests(report))
+            "no verdict rests on it.\n\n" + markdown_table(*_seed_tests(report))
         )
-    parts.append(f"## How it was run\n\n{_run(report)}\n\n{_table(*_rates(report))}")
+    parts.append(f"## How it was run\n\n{_run(report)}\n\n{markdown_table(*_rates(report))}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -191,12 +192,3 @@ def _rates(report: CompareReport) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return ["method", "adapter", "learning rate", "tried", "seeds"], rows
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from jobs.markdown_table import markdown_table
 from jobs.search_report.report import SearchReport, TrialResult
 from jobs.search_report.value_labels import number_label, value_label
 
@@ -29,7 +30,7 @@ def to_markdown(report: SearchReport) -> str:
                 ]
                 for share in importance.fields
             ]
-            table = _table(["field", "share of the variance", "from", "to"], rows)
+            table = markdown_table(["field", "share of the variance", "from", "to"], rows)
             parts.append(f"## What matters for {importance.metric}\n\n{table}")
     for comparison in report.comparisons:
         rows = [
@@ -48,7 +49,7 @@ def to_markdown(report: SearchReport) -> str:
         heads = ["value", "completed", "stopped", "failed", "steps", "mean", "best"]
         heads.append(f"best of {comparison.num_at_equal_budget}")
         title = f"## {comparison.metric} by {comparison.field}"
-        parts.append(f"{title}\n\n{_table(heads, rows)}")
+        parts.append(f"{title}\n\n{markdown_table(heads, rows)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -64,7 +65,7 @@ def _trials(report: SearchReport, trials: Sequence[TrialResult]) -> str:
         ]
         for trial in trials
     ]
-    return _table(["trial", *metrics, *fields, "steps"], rows)
+    return markdown_table(["trial", *metrics, *fields, "steps"], rows)
 
 
 def _measured(trial: TrialResult, metric: str) -> str:
@@ -78,12 +79,3 @@ def _percent(share: float) -> str:
 
 def _number(number: float | None) -> str:
     return "–" if number is None else number_label(number, 4)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -156,7 +156,7 @@ def test_a_folder_without_adapter_is_unusable(tmp_path: Path, base: PreTrainedMo
         ({"r": 4}, "and .* here; check base model, rank"),
         ({"target_modules": ["q_proj"]}, "and None here"),
         ({"target_modules": ["query"]}, "does not fit"),
-        ({"peft_type": "UNHEARD_OF"}, "does not fit"),
+        ({"peft_type": "UNHEARD_OF"}, "cannot be read"),
         ({"hyplora_format": 99}, "hyplora_format 99"),
     ],
 )
