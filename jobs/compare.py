@@ -10,7 +10,6 @@ from contextlib import closing
 from functools import partial
 
 import ray
-from mlflow import MlflowClient
 from ray.actor import ActorHandle
 
 from jobs.cluster import connect
@@ -34,9 +33,11 @@ from jobs.model_specs import BASE
 from jobs.placement import judge_placement, live_nodes
 from jobs.ray_reporter import RayReporter
 from jobs.stop_signal import StopSignal, pass_on_sigterm
-from jobs.tickets import JobTicket
+from jobs.tickets import JobTicket, RunTag
 from jobs.tracking import RunWriter
 from jobs.tuning.capacity import Capacity, gpu_bytes, plan_trainings
+from workers.errors import BaseModelNotFoundError
+from workers.mlflow_download import pin
 from workers.predictions import Mode, Prediction
 from workers.preview import preview
 from workers.train_setup import TrainTask
@@ -64,8 +65,7 @@ def compare(ticket: JobTicket) -> None:
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
     runs = TrainingRuns(ticket)
-    client = MlflowClient(tracking_uri=ticket.tracking_uri)
-    with closing(RunWriter(client, ticket.run_id)) as writer:
+    with closing(RunWriter(runs.client, ticket.run_id)) as writer:
         progress = CompareProgress(writer, plan(spec))
         records = _train(ticket, spec, runs, writer, progress, stop)
         concluded = conclude(spec, records)
@@ -77,6 +77,17 @@ def compare(ticket: JobTicket) -> None:
     report = build_report(spec, results, concluded.missing)
     publish_report(ticket, report, [*answers, *golds])
     logger.info("%s", summary(report))
+
+
+def _with_pinned_base(ticket: JobTicket, runs: TrainingRuns) -> JobTicket:
+    """The ticket with a version in place of an alias, which could move between two attempts."""
+    spec = ticket.spec
+    assert isinstance(spec, CompareSpec)
+    base_model = runs.parent.data.tags.get(RunTag.BASE_MODEL)
+    if base_model is None:
+        base_model = pin(spec.base_model, "base_model", BaseModelNotFoundError)
+        runs.client.set_tag(ticket.run_id, RunTag.BASE_MODEL, base_model)
+    return ticket.model_copy(update={"spec": spec.model_copy(update={"base_model": base_model})})
 
 
 def _train(
@@ -133,6 +144,8 @@ def _ask(
             files=ticket.files,
             mode=mode,
             dtype=spec.training.dtype,
+            max_new_tokens=spec.max_new_tokens,
+            batch_rows=spec.batch_rows,
             chat_template=spec.data.chat_template,
         )
         folder = f"{ticket.storage_path}/{ticket.job_id}-answers"

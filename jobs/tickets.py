@@ -84,6 +84,9 @@ class RunTag(StrEnum):
     SUMMARY = "hyplora.summary"
     """One line on what an evaluation, a comparison or an analysis found; the whole is the artifact
     KIND/report.json, and KIND/report.md for people. Set last: it says that the job is done."""
+    BASE_MODEL = "hyplora.base_model"
+    """Of a comparison: the base model of all its attempts, a version where the user gave an
+    alias."""
     TRAINING = "hyplora.training"
     """Of a child run: which training of the comparison it tracks, such as
     "lora-lr0.0003-seed0"."""

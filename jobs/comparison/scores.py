@@ -1,14 +1,16 @@
 """What the models of a comparison answered, as its analysis takes it. Torch-free."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from dataclasses import replace
 
 from jobs.compare_report.method_results import MethodResult, SeedRun, TaskScores
 from jobs.compare_specs import CompareSpec
 from jobs.comparison.schedule import Conclusion, Records, validation_nlls
+from jobs.evaluation.scores import task_scores as answer_scores
 from jobs.method_specs import adapter_in_words
 from jobs.model_specs import BASE
-from workers.predictions import Prediction, digest_of
+from workers.predictions import Prediction, questions_digest
 
 Scores = Mapping[str, Mapping[str, TaskScores]]
 """By the name of the model, then of the task."""
@@ -24,20 +26,15 @@ def task_scores(answers: Iterable[Prediction], golds: Iterable[Prediction]) -> S
     Raises:
         ValueError: If the two are not of the same rows.
     """
+    scores = answer_scores(sorted(answers, key=_row))
     likelihoods = _by_model_and_task(golds)
-    scores: dict[str, dict[str, TaskScores]] = {}
-    for (model, task), rows in _by_model_and_task(answers).items():
-        gold = likelihoods.get((model, task), [])
-        asked = [(each.row, each.row_digest) for each in rows]
-        if asked != [(each.row, each.row_digest) for each in gold]:
-            raise ValueError(f"{model}, {task}: answers and likelihoods are of different questions")
-        scores.setdefault(model, {})[task] = TaskScores(
-            question_digest=digest_of(*(digest for _, digest in asked)),
-            scores=tuple(_score(each) for each in rows),
-            nlls=tuple(-sum(each.log_likelihoods) / each.num_new_tokens for each in gold),
-            metric="f1" if "f1" in rows[0].scores else "accuracy",
-        )
-    return scores
+    return {
+        model: {
+            task: _with_nlls(each, likelihoods.get((model, task), []), f"{model}, {task}")
+            for task, each in tasks.items()
+        }
+        for model, tasks in scores.items()
+    }
 
 
 def method_results(
@@ -78,16 +75,22 @@ def method_results(
     return results
 
 
+def _with_nlls(scores: TaskScores, golds: Sequence[Prediction], where: str) -> TaskScores:
+    if scores.question_digest != questions_digest([each.row_digest for each in golds]):
+        raise ValueError(f"{where}: answers and likelihoods are of different questions")
+    nlls = tuple(-sum(each.log_likelihoods) / each.num_new_tokens for each in golds)
+    return replace(scores, nlls=nlls)
+
+
 def _by_model_and_task(
     predictions: Iterable[Prediction],
-) -> dict[tuple[str, str], Sequence[Prediction]]:
-    """Rows in their order, in the order of models and tasks."""
-    ordered = sorted(predictions, key=lambda each: (each.model, each.task, each.row))
-    grouped = groupby(ordered, key=lambda each: (each.model, each.task))
-    return {key: list(rows) for key, rows in grouped}
+) -> dict[tuple[str, str], list[Prediction]]:
+    """Rows in their order."""
+    found: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
+    for each in sorted(predictions, key=_row):
+        found[each.model, each.task].append(each)
+    return found
 
 
-def _score(prediction: Prediction) -> float:
-    """By the one metric that answers have."""
-    (score,) = prediction.scores.values()
-    return score
+def _row(prediction: Prediction) -> int:
+    return prediction.row

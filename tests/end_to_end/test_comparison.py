@@ -2,11 +2,14 @@
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -40,9 +43,15 @@ def make_ticket(
             "methods": ["base", "lora", "hyplora", WILD],
             "adapter": {"r": 4, "alpha": 8},
             "data": {"train": train.as_uri(), "validation_rows": 8, "leakage": "fail"},
-            "training": {"max_steps": 4, "batch_size": 4, "checkpoint_every_steps": 2},
+            "training": {
+                "max_steps": 12,
+                "num_epochs": 9,
+                "batch_size": 4,
+                "checkpoint_every_steps": 2,
+            },
             "learning_rates": [1e-3, 1e-2],
             "seeds": [0, 1],
+            "max_new_tokens": 8,
             "tasks": [{"name": "sums", "scorer": {"kind": "exact"}, "data": test.as_uri()}],
         }
         run = MlflowClient(tracking_uri=stack.mlflow_url).create_run("0", run_name=name)
@@ -59,17 +68,36 @@ def make_ticket(
     return make
 
 
-def drive(stack: LocalStack, ticket: JobTicket) -> str:
-    """Run a driver as the control plane starts it; returns its log."""
+def start(stack: LocalStack, ticket: JobTicket) -> subprocess.Popen[str]:
+    """Start a driver as the control plane does; what is started follows it and shows its log."""
     environment = {"env_vars": {TICKET_VARIABLE: ticket.model_dump_json()}}
     command = ["ray", "job", "submit", "--address", stack.ray_dashboard_url]
     command += ["--runtime-env-json", json.dumps(environment), "--"]
     command += [shlex.quote(sys.executable), "-m", "jobs.compare"]
-    ended = subprocess.run(
-        command, env=stack.client_environment(), capture_output=True, text=True, check=False
+    return subprocess.Popen(
+        command,
+        env=stack.client_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    assert ended.returncode in (0, 1), ended.stderr
-    return ended.stdout
+
+
+def drive(stack: LocalStack, ticket: JobTicket) -> str:
+    """Run a driver to its end; returns its log."""
+    with start(stack, ticket) as follower:
+        return follower.communicate()[0]
+
+
+def driver_of(ticket: JobTicket) -> psutil.Process:
+    """The process of a ticket's driver."""
+    (driver,) = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if (process.info["cmdline"] or [])[1:] == ["-m", "jobs.compare"]
+        and ticket.run_id in process.environ().get(TICKET_VARIABLE, "")
+    ]
+    return driver
 
 
 def trainings_of(client: MlflowClient, ticket: JobTicket) -> dict[str, Run]:
@@ -80,18 +108,32 @@ def trainings_of(client: MlflowClient, ticket: JobTicket) -> dict[str, Run]:
     return by_name
 
 
+def tags_of(client: MlflowClient, ticket: JobTicket) -> list[dict[str, str]]:
+    return [run.data.tags for run in trainings_of(client, ticket).values()]
+
+
 def report_of(client: MlflowClient, ticket: JobTicket, tmp_path: Path) -> CompareReport:
     path = client.download_artifacts(ticket.run_id, "compare/report.json", str(tmp_path))
     return CompareReport.model_validate_json(Path(path).read_text())
 
 
-def test_a_comparison_trains_asks_and_reports_and_trains_nothing_twice(
+def test_a_comparison_goes_on_after_a_stop_reports_and_trains_nothing_twice(
     stack: LocalStack, make_ticket: Any, tmp_path: Path
 ) -> None:
     client = MlflowClient(tracking_uri=stack.mlflow_url)
     ticket = make_ticket("fair")
 
-    log = drive(stack, ticket)
+    with start(stack, ticket) as follower:
+        while not any(RunTag.TRAINING_RECORD in tags for tags in tags_of(client, ticket)):
+            assert follower.poll() is None, follower.communicate()[0]
+            time.sleep(0.1)
+        driver_of(ticket).send_signal(signal.SIGTERM)
+        stopped = follower.communicate()[0]
+    before = trainings_of(client, ticket)
+    assert "INFO jobs.entrypoint stopped after" in stopped
+    assert client.get_run(ticket.run_id).info.status == "RUNNING"
+
+    log = drive(stack, ticket.model_copy(update={"attempt": 2}))
 
     run = client.get_run(ticket.run_id)
     assert run.info.status == "FINISHED", log
@@ -99,6 +141,10 @@ def test_a_comparison_trains_asks_and_reports_and_trains_nothing_twice(
     # Two rates with the first seed, the better one with the second, of each method that can be.
     assert len(trainings) == 2 * (2 + 1) + 2
     assert {run.info.status for name, run in trainings.items() if "wild" in name} == {"FAILED"}
+    done = {name for name, run in before.items() if RunTag.TRAINING_RECORD in run.data.tags}
+    assert {name: trainings[name].info.end_time for name in done} == {
+        name: before[name].info.end_time for name in done
+    }, "what was on record is not trained again"
     report = report_of(client, ticket, tmp_path)
     assert [method.method for method in report.methods] == ["base", "lora", "hyplora"]
     assert "loss-not-finite" in report.missing["wild"]
@@ -109,13 +155,13 @@ def test_a_comparison_trains_asks_and_reports_and_trains_nothing_twice(
     assert run.data.metrics["compare/hyplora/sums/nll"] == report.methods[2].average_nll.value
     assert run.data.metrics["compare/lora/sums/accuracy"] == report.methods[1].average_score.value
     assert "hyplora: no difference shown from lora on sums" in run.data.tags[RunTag.SUMMARY]
-    assert run.data.metrics["progress/step"] == run.data.metrics["progress/total_steps"] == 10 + 7
+    assert run.data.metrics["progress/step"] == run.data.metrics["progress/total_steps"] == 9 + 7
     artifacts = {file.path for file in client.list_artifacts(ticket.run_id, "compare")}
     assert {"compare/report.md", "compare/scores.png", "compare/predictions.parquet"} <= artifacts
     left = [path.name for path in Path(ticket.storage_path).iterdir() if "lr" in path.name]
     assert not left, "checkpoints are removed once there is a result"
 
-    again = drive(stack, ticket.model_copy(update={"attempt": 2}))
+    again = drive(stack, ticket.model_copy(update={"attempt": 3}))
 
     assert "begins" in log
     assert "begins" not in again

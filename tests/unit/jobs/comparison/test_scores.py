@@ -55,7 +55,7 @@ def test_f1_is_called_what_it_is() -> None:
     assert (scores["base"]["sums"].metric, scores["base"]["sums"].scores) == ("f1", (0.25, 0.25))
 
 
-@pytest.mark.parametrize("changed", [{"row_digest": "another"}, {"row": 9}])
+@pytest.mark.parametrize("changed", [{"row_digest": "another"}, {"row": 0}])
 def test_likelihoods_of_other_questions_are_refused(changed: dict[str, Any]) -> None:
     answers, golds = both(["base"])
     golds[0] = golds[0].model_copy(update=changed)
