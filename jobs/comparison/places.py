@@ -46,7 +46,7 @@ class Places:
             start = partial(_start_group, launcher, document, stop)
             self.free += [start] * capacity.num_trials
             return
-        shared = ray.put(rows)
+        self._rows = ray.put(rows)  # kept: an actor that starts again reads it anew
         place = ray.remote(
             num_cpus=capacity.bundle["CPU"],
             num_gpus=capacity.bundle.get("GPU", 0),
@@ -54,7 +54,7 @@ class Places:
             max_task_retries=RESTARTS,
         )(WarmPlace)
         for _ in range(capacity.num_trials):
-            actor = place.remote(document, shared, stop)
+            actor = place.remote(document, self._rows, stop)
             self._actors.append(actor)
             self._opening[actor.__ray_ready__.remote()] = actor
 
