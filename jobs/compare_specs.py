@@ -71,8 +71,15 @@ class CompareSpec(Spec):
     tasks: tuple[TaskSpec, ...] = Field(min_length=1, max_length=32)
     """What the methods are judged by."""
 
+    max_new_tokens: int = Field(256, ge=1, le=32768)
+    """Most tokens of an answer to a task's question."""
+
+    batch_rows: int = Field(32, ge=1, le=4096)
+    """Most rows that a worker answers at the same time; decides nothing about the answers."""
+
     resources: ResourcesSpec = ResourcesSpec()
-    """What each training asks of the cluster."""
+    """What each training asks of the cluster; tasks are spread over as many such workers as it
+    holds."""
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> Self:

@@ -29,6 +29,12 @@ class NoTrialCompletedError(JobError):
     code = FailureCode.NO_TRIAL_COMPLETED
 
 
+class NoMethodCompletedError(JobError):
+    """A comparison ended without a single method that trained to its end with all seeds."""
+
+    code = FailureCode.NO_METHOD_COMPLETED
+
+
 class TrainingFailedError(JobError):
     """A worker met bad input or a numerical failure; takes over that failure's own code."""
 

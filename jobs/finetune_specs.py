@@ -86,6 +86,14 @@ class TuningSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _leaks_are_searched_for(self) -> Self:
+        if self.data.leakage != "warn" and not self.data.evaluation_sets:
+            raise ValueError(
+                f"data.leakage: {self.data.leakage} needs data.evaluation_sets to search for"
+            )
+        return self
+
     def sources(self) -> dict[str, str | HubDatasetSpec]:
         """Every source of rows by the field that names it."""
         return self.data.sources()

@@ -83,7 +83,7 @@ class RayReporter:
         for name in reversed(names):
             path = f"{storage.experiment_fs_path}/{name}"
             lent = Checkpoint(path, storage.storage_filesystem)
-            if name in noted or _is_whole(lent):
+            if name in noted or is_whole(lent):
                 yield lend(lent)
 
     def stop_requested(self) -> bool:
@@ -91,7 +91,8 @@ class RayReporter:
         return self._listener is not None and self._listener.requested
 
 
-def _is_whole(checkpoint: Checkpoint) -> bool:
+def is_whole(checkpoint: Checkpoint) -> bool:
+    """Whether a stored checkpoint is all there, which a copy that was cut off is not."""
     with checkpoint.as_directory() as directory:
         try:
             read_state(Path(directory))

@@ -55,7 +55,7 @@ def remove_leftovers(storage_path: str, run_name: str, kept: Collection[str]) ->
     filesystem, root = FileSystem.from_uri(storage_path)
     for name in checkpoint_names(filesystem, f"{root}/{run_name}"):
         if name not in kept:
-            logger.info("%s, which an earlier attempt left, is removed", name)
+            logger.info("%s, which is not needed any more, is removed", name)
             filesystem.delete_dir(f"{root}/{run_name}/{name}")
 
 

@@ -84,6 +84,14 @@ class RunTag(StrEnum):
     SUMMARY = "hyplora.summary"
     """One line on what an evaluation, a comparison or an analysis found; the whole is the artifact
     KIND/report.json, and KIND/report.md for people. Set last: it says that the job is done."""
+    BASE_MODEL = "hyplora.base_model"
+    """Of a comparison: the base model of all its attempts, a version where the user gave an
+    alias."""
+    TRAINING = "hyplora.training"
+    """Of a child run: which training of the comparison it tracks, such as
+    "lora-lr0.0003-seed0"."""
+    TRAINING_RECORD = "hyplora.training_record"
+    """Of a child run: what became of its training, as the JSON of a `TrainingRecord`. Set last."""
     RESTART = "hyplora.restart"
     """Begins the tags `hyplora.restart.ATTEMPT.NUMBER`, each a reason why workers were lost."""
     TRIAL_ID = "hyplora.trial_id"

@@ -254,8 +254,6 @@ class DataSpec(Spec):
     def _one_source_of_validation_rows(self) -> "DataSpec":
         if self.validation is not None and self.validation_rows:
             raise ValueError("give either validation or validation_rows, not both")
-        if self.leakage != "warn" and not self.evaluation_sets:
-            raise ValueError(f"leakage: {self.leakage} needs evaluation_sets to search for")
         return self
 
     def sources(self) -> "dict[str, str | HubDatasetSpec]":
@@ -388,6 +386,7 @@ class FailureCode(StrEnum):
     STORAGE_FULL = "storage-full"
     CHECKPOINT_DAMAGED = "checkpoint-damaged"
     NO_TRIAL_COMPLETED = "no-trial-completed"
+    NO_METHOD_COMPLETED = "no-method-completed"
     RESOURCES_UNAVAILABLE = "resources-unavailable"
     WORKERS_LOST = "workers-lost"
     ADAPTER_UNUSABLE = "adapter-unusable"

@@ -32,6 +32,23 @@ def findings(
     ]
 
 
+def outline(reference: str, differences: Sequence[MethodDifference]) -> str:
+    """What single tasks show by answers, in one line: of every method, task by task."""
+    parts = []
+    of_score = [each for each in differences if each.measure == "score" and each.task is not None]
+    for method in dict.fromkeys(each.method for each in of_score):
+        own = [each for each in of_score if each.method == method]
+        outcomes = [
+            f"{_beside(kind, reference)} on {', '.join(tasks)}"
+            for kind in Verdict
+            if (tasks := [str(each.task) for each in own if each.verdict is kind])
+        ]
+        is_of_adapters = all(each.holds_for == "adapters" for each in own)
+        name = f"{method} (one seed)" if is_of_adapters else method
+        parts.append(f"{name}: {', '.join(outcomes)}")
+    return "; ".join(parts)
+
+
 def verdict(difference: MethodDifference) -> str:
     """What may be said of a method beside the reference on one task, or on average."""
     first, second = difference.method, difference.reference
@@ -96,6 +113,10 @@ def _shown_on_tasks(differences: Sequence[MethodDifference]) -> list[str]:
         if each.measure == "score" and each.task is not None
         if each.verdict is not Verdict.NOT_SHOWN
     ]
+
+
+def _beside(kind: Verdict, reference: str) -> str:
+    return f"{kind} from {reference}" if kind is Verdict.NOT_SHOWN else f"{kind} than {reference}"
 
 
 def _place(difference: MethodDifference) -> str:

@@ -1,4 +1,4 @@
-"""How many trials of a search the cluster holds at a time."""
+"""How many trainings that are alike, such as trials, the cluster holds at a time."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from ray.exceptions import GetTimeoutError
 from jobs.errors import ResourcesUnavailableError
 from jobs.placement import Node, places, worker_bundle
 from jobs.search_specs import SearchSpec
+from workers.specs import ResourcesSpec
 
 _MOST_TRIALS_A_GPU = 8
 _USABLE_MEMORY = 0.85
@@ -46,24 +47,47 @@ def plan_trials(
         ResourcesUnavailableError: If the cluster is too small for one trial, or for as many at a
             time as the spec asks for.
     """
-    bundle = worker_bundle(spec.resources, nodes)
-    if "GPU" in bundle and spec.resources.most_workers == 1:
-        bundle["GPU"] = 1 / (spec.trials_per_gpu or _trials_per_gpu(bytes_each, gpu_bytes))
-    num_workers = spec.resources.fewest_workers
+    found = plan_trainings(spec.resources, nodes, bytes_each, gpu_bytes, spec.trials_per_gpu)
+    wanted_at_once = spec.max_concurrent_trials
+    if wanted_at_once is not None and wanted_at_once > found.num_trials:
+        raise ResourcesUnavailableError(
+            f"max_concurrent_trials: {wanted_at_once} trials are to run at a time and the cluster "
+            f"holds {found.num_trials}; ask for fewer, leave it out, or add nodes"
+        )
+    return Capacity(found.bundle, wanted_at_once or found.num_trials)
+
+
+def plan_trainings(
+    resources: ResourcesSpec,
+    nodes: Sequence[Node],
+    bytes_each: int | None = None,
+    gpu_bytes: int | None = None,
+    per_gpu: int | None = None,
+) -> Capacity:
+    """Place trainings that are alike on the nodes, several on a GPU where its memory holds them.
+
+    Args:
+        resources: What each asks for.
+        nodes: Ray's totals of each node.
+        bytes_each: Estimated memory of a training; None if unknown.
+        gpu_bytes: Memory of the smallest GPU; None if unknown.
+        per_gpu: Trainings on a GPU, where the user says so.
+
+    Raises:
+        ResourcesUnavailableError: If the cluster is too small for one.
+    """
+    bundle = worker_bundle(resources, nodes)
+    if "GPU" in bundle and resources.most_workers == 1:
+        bundle["GPU"] = 1 / (per_gpu or _trials_per_gpu(bytes_each, gpu_bytes))
+    num_workers = resources.fewest_workers
     holds = sum(_on_node(node, bundle, bytes_each) for node in nodes) // num_workers
     if holds == 0:
         wanted = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
         raise ResourcesUnavailableError(
-            f"resources: a trial needs {num_workers} worker(s) with {wanted} each, and the "
+            f"resources: a training needs {num_workers} worker(s) with {wanted} each, and the "
             f"cluster's {len(nodes)} node(s) have no room for one; ask for less or add larger nodes"
         )
-    wanted_at_once = spec.max_concurrent_trials
-    if wanted_at_once is not None and wanted_at_once > holds:
-        raise ResourcesUnavailableError(
-            f"max_concurrent_trials: {wanted_at_once} trials are to run at a time and the cluster "
-            f"holds {holds}; ask for fewer, leave it out, or add nodes"
-        )
-    return Capacity(bundle, wanted_at_once or holds)
+    return Capacity(bundle, holds)
 
 
 def gpu_bytes() -> int | None:

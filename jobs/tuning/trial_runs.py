@@ -8,10 +8,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunStatus
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from jobs.child_runs import find_children
 from jobs.search_specs import Value
 from jobs.tickets import JobTicket, RunTag, TrialState, objective_error, objective_metric
 
-_PAGE = 500
 _LONGEST_REASON = 1000
 _RUN_STATUS = {
     TrialState.RUNNING: RunStatus.RUNNING,
@@ -52,7 +52,9 @@ class TrialRuns:
     def open(self, trial_id: str, values: Mapping[str, Value]) -> Run:
         """The run of a trial, made on the first call; the values that hold now are noted."""
         written = json.dumps(dict(values))
-        for run in self._search(f" AND tags.`{RunTag.TRIAL_ID}` = '{trial_id}'"):
+        for run in find_children(
+            self.client, self.parent, f"tags.`{RunTag.TRIAL_ID}` = '{trial_id}'"
+        ):
             if run.data.tags.get(RunTag.TRIAL_VALUES) != written:
                 self.client.set_tag(run.info.run_id, RunTag.TRIAL_VALUES, written)
             if state_of(run) in {TrialState.STOPPED, TrialState.CANCELLED}:  # of a paused search
@@ -77,10 +79,7 @@ class TrialRuns:
     def open_below(self, parent: Run, suffix: str) -> str:
         """Id of the run of a further training, such as one with another seed, below a run."""
         parent_id, name = parent.info.run_id, f"{parent.info.run_name}-{suffix}"
-        found = self.client.search_runs(
-            [self._experiment_id],
-            f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}' AND attributes.run_name = '{name}'",
-        )
+        found = find_children(self.client, parent, f"attributes.run_name = '{name}'")
         if found:
             return str(found[0].info.run_id)
         tags = {MLFLOW_PARENT_RUN_ID: parent_id, RunTag.JOB_ID: self._job_id}
@@ -89,7 +88,11 @@ class TrialRuns:
 
     def all(self) -> list[Run]:
         """Every trial's run, oldest first."""
-        return [run for run in self._search("") if RunTag.TRIAL_ID in run.data.tags]
+        return [
+            run
+            for run in find_children(self.client, self.parent)
+            if RunTag.TRIAL_ID in run.data.tags
+        ]
 
     def close(self, run_id: str, outcome: TrialOutcome) -> None:
         """Record what a trial came to; the state last, so that who sees it sees the rest."""
@@ -101,22 +104,6 @@ class TrialRuns:
             self.client.set_tag(run_id, RunTag.TRIAL_REASON, outcome.reason[:_LONGEST_REASON])
         self.client.set_tag(run_id, RunTag.TRIAL_STATE, outcome.state)
         self.client.set_terminated(run_id, RunStatus.to_string(_RUN_STATUS[outcome.state]))
-
-    def _search(self, further: str) -> list[Run]:
-        runs: list[Run] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self._experiment_id],
-                f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self._parent_id}'{further}",
-                max_results=_PAGE,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            runs += page
-            token = page.token
-            if not token:
-                return runs
 
 
 def state_of(run: Run) -> TrialState:

@@ -1,0 +1,1 @@
+"""Comparisons of methods: what their driver is made of."""
