@@ -12,7 +12,8 @@ def connect(**environment: str) -> None:
     Args:
         environment: Further variables; this process gets them, too.
     """
-    os.environ.update(environment)
+    # Without it, Ray refuses what the job was submitted with, even the same value once more.
+    os.environ.update(environment, RAY_OVERRIDE_JOB_RUNTIME_ENV="1")
     variables = {
         # Ray's own helper actors look the cluster up by this variable, which only drivers have;
         # without it they fail where two clusters share a machine.
