@@ -15,6 +15,7 @@ from jobs.search_specs import (
     LogUniformSpec,
     ObjectiveMetric,
     SearchSpec,
+    TaskMeasure,
 )
 from service.cli.spec_file import local_data, read_spec_file, with_file_ids
 from workers.specs import Spec
@@ -32,11 +33,13 @@ JOB: dict[str, Any] = {
 
 def spec_of(text: str, folder: Path) -> SearchSpec:
     """The search that a file with this text asks for, once its data is uploaded."""
-    (folder / "rows.jsonl").touch()
+    for name in {"rows.jsonl", *re.findall(r"[\w-]+\.jsonl", text)}:
+        (folder / name).touch()
     path = folder / "search.yaml"
     path.write_text(text)
     spec = read_spec_file(path)
-    uploaded = with_file_ids(spec, dict.fromkeys(local_data(spec), "file-0123456789abcdef"))
+    ids = {field: f"file-{number:016x}" for number, field in enumerate(local_data(spec))}
+    uploaded = with_file_ids(spec, ids)
     return SearchSpec.model_validate(uploaded.document)
 
 
@@ -62,5 +65,6 @@ def test_every_setting_of_a_search_is_on_the_page(spec: type[Spec]) -> None:
 
 
 def test_every_objective_and_every_changeable_field_is_on_the_page() -> None:
-    for name in (*ObjectiveMetric, *CHANGEABLE_FIELDS):
+    measures = [f"{measure}/TASK" for measure in TaskMeasure]
+    for name in (*ObjectiveMetric, *measures, *CHANGEABLE_FIELDS):
         assert f"`{name}`" in PAGE

@@ -105,6 +105,26 @@ def asking(ticket: DryRunTicket, folder: Path, **spec: Any) -> DryRunTicket:
     return DryRunTicket(spec=SPEC.validate_python(fixed | spec), files=files)
 
 
+def test_a_search_by_tasks_is_a_trial_and_the_questions_that_each_is_asked(
+    ticket: DryRunTicket, tmp_path: Path
+) -> None:
+    searched = asking(
+        ticket,
+        tmp_path,
+        kind="search",
+        data={"train": FILE_ID},
+        training={"num_epochs": 2, "batch_size": 8},
+        space={"adapter.r": {"choice": [4, 8]}},
+        tasks=[TASK],
+        objectives=[{"metric": "accuracy/sums", "mode": "max"}],
+    )
+
+    read = DryRunRead.model_validate(answer_to(searched, NODES)["result"])
+
+    assert (read.steps, read.num_questions) == (8, 5)
+    assert read.placement.possible
+
+
 def test_a_comparison_is_one_training_and_how_many_there_are(
     ticket: DryRunTicket, tmp_path: Path
 ) -> None:
