@@ -59,12 +59,13 @@ def compare(ticket: JobTicket) -> None:
         WorkerError: If the rows or the base model cannot be used by any training.
         StoppedEarlyError: If the comparison was asked to stop, and did.
     """
-    spec = ticket.spec
-    assert isinstance(spec, CompareSpec)
     connect(MLFLOW_TRACKING_URI=ticket.tracking_uri, MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true")
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
     runs = TrainingRuns(ticket)
+    ticket = _with_pinned_base(ticket, runs)
+    spec = ticket.spec
+    assert isinstance(spec, CompareSpec)
     with closing(RunWriter(runs.client, ticket.run_id)) as writer:
         progress = CompareProgress(writer, plan(spec))
         records = _train(ticket, spec, runs, writer, progress, stop)
