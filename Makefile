@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make demo` and `make test`. Needs Python 3.11 or newer and make.
+# Three commands do all the set-up: `make demo`, `make demo-full` and `make test`. Needs Python 3.11 or newer and make.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
