@@ -32,7 +32,7 @@ demo: $(INSTALLED)  ## fine-tune a real model through the whole stack, in minute
 	@$(BIN)/python -m deploy.demo
 
 demo-full: $(INSTALLED)  ## also evaluate, compare methods and analyze; a quarter of an hour
-	@$(BIN)/python -m deploy.demo --full --home .hyplora/demo-full
+	@$(BIN)/python -m deploy.demo --full --steps 100 --home .hyplora/demo-full
 
 up: $(INSTALLED)  ## run the embedded stack until Ctrl-C
 	@$(BIN)/hyplora up

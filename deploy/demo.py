@@ -170,7 +170,7 @@ def main() -> int:
     """Run the demo from the command line; returns the process's exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(".hyplora/demo"))
-    parser.add_argument("--steps", type=int, default=150, help="optimizer steps")
+    parser.add_argument("--steps", type=int, default=150, help="of the fine-tune")
     parser.add_argument("--full", action="store_true", help="evaluate, compare and analyze, too")
     parser.add_argument("--held-out", type=int, default=200, help="problems to judge by")
     options = parser.parse_args()

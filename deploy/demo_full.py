@@ -37,8 +37,8 @@ def run_full_demo(home: Path, num_steps: int, num_held_out: int, console: Consol
 
     Args:
         home: State folder of the embedded stack; the runs can be looked at there afterwards.
-        num_steps: Optimizer steps of the fine-tune; the trainings of the comparison have a third.
-        num_held_out: Problems to evaluate by; the comparison asks half of them.
+        num_steps: Optimizer steps of the fine-tune; the trainings of the comparison have a sixth.
+        num_held_out: Problems to evaluate by; the comparison asks a quarter of them.
         console: Where to tell what happens.
 
     Raises:
@@ -55,7 +55,7 @@ def run_full_demo(home: Path, num_steps: int, num_held_out: int, console: Consol
             jobs = _Jobs(client, base_model, training, held_out, console)
             ids = [jobs.finetune(num_steps)]
             evaluated, accuracies = jobs.evaluate()
-            ids += [evaluated, jobs.compare(max(1, num_steps // 3)), jobs.analyze()]
+            ids += [evaluated, jobs.compare(max(1, num_steps // 6)), jobs.analyze()]
     before, after = accuracies["base"], accuracies[_TUNED]
     if after <= before:
         raise DemoError("the adapter did not improve the model")
@@ -112,7 +112,7 @@ class _Jobs:
                 "training": short_training(num_steps),
                 "learning_rates": [3e-4, 1e-3],
                 "seeds": [0, 1],
-                "tasks": [self._task() | {"max_rows": max(2, self._num_held_out // 2)}],
+                "tasks": [self._task() | {"max_rows": max(2, self._num_held_out // 4)}],
                 "max_new_tokens": MAX_NEW_TOKENS,
             }
         )

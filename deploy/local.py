@@ -143,7 +143,7 @@ class LocalStack:
             "mlflow": f"{self.mlflow_url}/health",
             "service": f"{self.api_url}/readyz",
         }[name]
-        headers = self._ray_headers() if name == "ray" else {}
+        headers = self.ray_headers() if name == "ray" else {}
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
             self._require_alive()
@@ -185,6 +185,10 @@ class LocalStack:
             "MLFLOW_TRACKING_URI": self.mlflow_url,
         }
 
+    def ray_headers(self) -> dict[str, str]:
+        """Return the headers with which the Ray dashboard lets a client in."""
+        return {"Authorization": f"Bearer {self._ray_token_path.read_text().strip()}"}
+
     def _spawn(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         log_path = self.home / "logs" / f"{name}.log"
         self.children[name] = ChildProcess(name, command, environment, log_path)
@@ -195,9 +199,6 @@ class LocalStack:
                 child.require_alive()
         except ProcessError as error:
             raise StackError(str(error)) from error
-
-    def _ray_headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._ray_token_path.read_text().strip()}"}
 
     def _ray_environment(self) -> dict[str, str]:
         return _environment() | {

@@ -13,7 +13,7 @@ from jobs.analysis_report.report import AnalysisReport
 from service.answers import FileRead, JobRead
 from service.client import Client
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ANALYSIS = {"num_prompts": 6, "num_base_points": 1, "num_resamples": 20}
 Analyze = Callable[..., JobRead]

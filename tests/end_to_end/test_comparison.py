@@ -20,7 +20,7 @@ from jobs.compare_specs import CompareSpec
 from jobs.tickets import TICKET_VARIABLE, JobTicket, RunTag
 from tests.tiny_model import write_addition_rows
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 WILD = {"name": "wild", "adapter": {"method": "lora", "r": 4}, "learning_rates": [1e30, 1e32]}
 """A method that no training of survives."""

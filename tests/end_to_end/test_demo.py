@@ -39,8 +39,10 @@ def running_demo(home: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.timeout(1800)
-def test_the_demo_improves_a_real_model_and_says_so_in_its_last_line(tmp_path: Path) -> None:
-    with running_demo(tmp_path) as demo:
+def test_a_shortened_demo_improves_a_real_model_and_says_so_in_its_last_line(
+    tmp_path: Path,
+) -> None:
+    with running_demo(tmp_path, "--steps", "60", "--held-out", "60") as demo:
         printed, _ = demo.communicate()
     assert demo.returncode == 0, printed
     last_line = LAST_LINE.fullmatch(printed.splitlines()[-1])
@@ -51,7 +53,7 @@ def test_the_demo_improves_a_real_model_and_says_so_in_its_last_line(tmp_path: P
 
 @pytest.mark.timeout(1800)
 def test_a_shortened_full_demo_evaluates_compares_and_analyzes(tmp_path: Path) -> None:
-    with running_demo(tmp_path, "--full", "--steps", "45", "--held-out", "40") as demo:
+    with running_demo(tmp_path, "--full", "--steps", "42", "--held-out", "40") as demo:
         printed, _ = demo.communicate()
     assert demo.returncode == 0, printed
     last_line = LAST_LINE_OF_ALL.fullmatch(printed.splitlines()[-1])

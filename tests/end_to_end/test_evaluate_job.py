@@ -71,7 +71,7 @@ class Drivers:
 
     def __init__(self, stack: LocalStack, ticket: JobTicket) -> None:
         self.stack, self.ticket = stack, ticket
-        self.ray = JobSubmissionClient(stack.ray_dashboard_url, headers=stack._ray_headers())
+        self.ray = JobSubmissionClient(stack.ray_dashboard_url, headers=stack.ray_headers())
 
     def wait_until(self, told: Callable[[], bool], submission_id: str) -> None:
         deadline = time.monotonic() + TIMEOUT_S
