@@ -137,7 +137,4 @@ class _Jobs:
             "base_model": str(self._base_model),
             "resources": TWO_CORES,
         }
-        job = run_job(self._client, common | dict(spec), self._console)
-        if job.summary:
-            self._console.print(job.summary, markup=False)
-        return job.id
+        return run_job(self._client, common | dict(spec), self._console).id

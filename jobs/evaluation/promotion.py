@@ -58,7 +58,7 @@ def promote(
     candidate = version_in(pins.models[name])
     assert candidate is not None, "pins are of versions"
     holder = version_in(pins.models[pins.holder]) if pins.holder is not None else None
-    label = f"version {candidate.version} of {candidate.model}"
+    label = f"Version {candidate.version} of {candidate.model}"
     decision: Decision | None = None
     if holder == candidate:
         is_promoted, sentence = False, f"{label} holds {alias!r} already: nothing to do."
@@ -106,7 +106,7 @@ def _sentence(
         return f"{alias!r} stays with version {holder.version}."
     if not is_promoted:
         moved = "was removed" if now is None else f"moved to version {now.version}"
-        return f"{alias!r} {moved} during the evaluation, so {label} did not get it."
+        return f"{alias!r} {moved} during the evaluation. {label} did not get it."
     if holder is None:
         return f"{label} got {alias!r}, which no version had."
     return f"{label} got {alias!r}, which version {holder.version} had."
