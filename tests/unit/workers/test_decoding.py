@@ -1,26 +1,14 @@
 """Prompts answered together have the tokens of transformers' generation of each alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from torch import nn
-from transformers import AutoModelForCausalLM as Auto
-from transformers import (
-    Gemma2Config,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MambaConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-)
+from transformers import LlamaConfig, PreTrainedModel
 
 from hyplora import HypLoraConfig
+from tests.tiny_architectures import CONFIGS, SIZES, VOCABULARY, mamba, model_of
 from workers.decoding import (
     Answer,
     BatchLimits,
@@ -34,51 +22,16 @@ from workers.row_cache import HEADROOM
 
 STOPS = (1, 2, 3, 4, 5)
 BASE = "__base__"
-SIZES = {
-    "vocab_size": 61,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "max_position_embeddings": 256,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
-CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**SIZES),
-    "qwen2": lambda: Qwen2Config(**SIZES),
-    "mistral with a window": lambda: MistralConfig(**SIZES, sliding_window=7),
-    "gemma2 with a window and bounded scores": lambda: Gemma2Config(**SIZES, sliding_window=7),
-    "gemma3 with a window": lambda: Gemma3TextConfig(**SIZES, sliding_window=7),
-    "gpt2": lambda: GPT2Config(
-        vocab_size=61, n_embd=16, n_layer=2, n_head=4, n_positions=64, eos_token_id=None
-    ),
-    "gpt-neox": lambda: GPTNeoXConfig(
-        **{key: value for key, value in SIZES.items() if key != "head_dim"}
-    ),
-}
 SMALL = BatchLimits(max_rows=4, max_cached_tokens=200, max_pass_tokens=30)
-
-
-def model_of(config: PreTrainedConfig) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model = Auto.from_config(config).eval()
-    for parameter in model.parameters():  # far from uniform logits, so that nothing is a tie
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.4)
-    return model
 
 
 def prompts_of(*lengths: int, adapter_name: str | None = None, shared: int = 9) -> list[Prompt]:
     """Prompts with one beginning, and answers of unlike bounds."""
     generator = torch.Generator().manual_seed(1)
-    beginning = torch.randint(4, 61, (shared,), generator=generator).tolist()
+    beginning = torch.randint(4, VOCABULARY, (shared,), generator=generator).tolist()
     return [
         Prompt(
-            beginning + torch.randint(4, 61, (length,), generator=generator).tolist(),
+            beginning + torch.randint(4, VOCABULARY, (length,), generator=generator).tolist(),
             3 + 5 * (number % 4),
             adapter_name,
         )
@@ -171,17 +124,7 @@ def test_equal_prompts_and_single_tokens_are_answered() -> None:
 
 
 def test_other_models_are_answered_one_by_one() -> None:
-    model = model_of(
-        MambaConfig(
-            vocab_size=61,
-            hidden_size=16,
-            num_hidden_layers=2,
-            state_size=4,
-            eos_token_id=None,
-            bos_token_id=None,
-            pad_token_id=None,
-        )
-    )
+    model = model_of(mamba())
     assert not can_decode_together(model)
     prompts = prompts_of(3, 9, 1)
     found = sorted(decode_one_by_one(model, prompts, STOPS), key=lambda answer: answer.index)

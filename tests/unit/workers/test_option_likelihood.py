@@ -5,22 +5,10 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
-from transformers import AutoModelForCausalLM as Auto
-from transformers import (
-    Gemma2Config,
-    Gemma3TextConfig,
-    GPT2Config,
-    LlamaConfig,
-    MambaConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Qwen2Config,
-)
+from transformers import LlamaConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hyplora import HypLoraConfig
+from tests.tiny_architectures import CONFIGS, SIZES, VOCABULARY, mamba, model_of
 from workers.errors import DataInvalidError, RowTooLongError
 from workers.option_likelihood import (
     OptionQuestion,
@@ -31,37 +19,6 @@ from workers.option_likelihood import (
 from workers.tasks.registry import task_named
 from workers.tasks.task import Choices, Option
 
-SIZES = {
-    "vocab_size": 61,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "max_position_embeddings": 512,
-}
-CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**SIZES),
-    "qwen2": lambda: Qwen2Config(**SIZES),
-    "mistral with a window": lambda: MistralConfig(**SIZES, sliding_window=5),
-    "gemma2 with a window and bounded scores": lambda: Gemma2Config(**SIZES, sliding_window=5),
-    "gemma3 with a window": lambda: Gemma3TextConfig(**SIZES, sliding_window=5),
-    "gpt2": lambda: GPT2Config(vocab_size=61, n_embd=16, n_layer=2, n_head=4),
-    "mamba, which cannot pack": lambda: MambaConfig(
-        vocab_size=61, hidden_size=16, num_hidden_layers=2, state_size=4
-    ),
-}
-
-
-def model_of(config: PreTrainedConfig) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model = Auto.from_config(config).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.4)
-    return model
-
 
 def question_of(
     context: int, *continuations: int, seed: int, adapter_name: str | None = None
@@ -69,7 +26,7 @@ def question_of(
     generator = torch.Generator().manual_seed(seed)
 
     def draw(length: int) -> tuple[int, ...]:
-        return tuple(torch.randint(0, 61, (length,), generator=generator).tolist())
+        return tuple(torch.randint(0, VOCABULARY, (length,), generator=generator).tolist())
 
     shared = draw(context)
     options = tuple(ScoredOption(shared + draw(each), context) for each in continuations)
@@ -104,9 +61,9 @@ def scores(
     return [found[index] for index in range(len(questions))]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_options_together_score_as_each_alone(name: str) -> None:
-    model = model_of(CONFIGS[name]())
+@pytest.mark.parametrize("config", [*CONFIGS.values(), mamba], ids=[*CONFIGS, "mamba"])
+def test_options_together_score_as_each_alone(config: Callable[[], PreTrainedConfig]) -> None:
+    model = model_of(config())
     attention = model.config._attn_implementation
     found = scores(model, QUESTIONS)
     assert model.config._attn_implementation == attention
