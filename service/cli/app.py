@@ -17,12 +17,11 @@ from service.cli.job_commands import (
     pause,
     resume,
     show,
-    submit,
-    upload,
 )
 from service.cli.problems import problem_text
 from service.cli.report_commands import report
 from service.cli.stack_commands import env, up
+from service.cli.submit_commands import submit, upload
 from service.cli.trial_commands import trials
 from service.client import ClientError, ProblemError
 

@@ -1,0 +1,147 @@
+"""Commands that hand rows and jobs in: submit and upload."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.progress import open as open_with_progress
+
+from jobs.search_specs import SearchSpec
+from service.answers import FileRead
+from service.cli.console import note, open_console, open_note_console, result
+from service.cli.dry_run_view import dry_run_view
+from service.cli.endpoint import Url, connect
+from service.cli.errors import CliError
+from service.cli.job_ending import follow_to_the_end
+from service.cli.problems import problem_text
+from service.cli.spec_file import (
+    SpecFile,
+    local_data,
+    read_spec_file,
+    with_file_ids,
+    with_overrides,
+)
+from service.client import Client, ProblemError
+
+
+def submit(
+    file: Annotated[
+        Path, typer.Argument(help="Job spec, YAML or JSON.", metavar="FILE", show_default=False)
+    ],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show the job until it ends.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Queue nothing; show steps, sizes, memory and whether the cluster can ever place "
+            "the job. Local files are uploaded all the same, since the cluster reads the rows.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY.PATH=VALUE",
+            help="Override a field, as in training.max_steps=50; may be repeated.",
+        ),
+    ] = None,
+    url: Url = None,
+) -> None:
+    """Submit a job and print its id.
+
+    Where a spec names rows (data.train, data.validation, data.evaluation_sets, data and shots of
+    tasks, data of an analysis), it may name local files: they are uploaded first.
+    With --follow the exit code is 0 if the job succeeded, 1 if it failed, 3 if it was cancelled.
+    With --dry-run it is 0 if the cluster can place the job, 1 if it cannot or the job would fail.
+    """
+    if follow and dry_run:
+        raise typer.BadParameter("--dry-run leaves no job to --follow; give one of them")
+    if as_json and not dry_run:
+        raise typer.BadParameter("--json needs --dry-run; otherwise submit prints the id alone")
+    spec = with_overrides(read_spec_file(file), set_ or ())
+    with connect(url) as client:
+        with _explained_by(spec):
+            if dry_run:
+                _show_dry_run(client, spec, as_json)
+            job = client.submit_job(_with_uploads(client, spec).document)
+        result(job.id)
+        if follow:
+            follow_to_the_end(client, job.id)
+        note(f"{job.status}; see it with: hyplora follow {job.id}")
+
+
+def upload(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Rows: JSON lines, plain or gzip, or Parquet.",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ],
+    url: Url = None,
+) -> None:
+    """Upload a data set and print its file id.
+
+    A row has instruction, output and perhaps input; or messages; or prompt and completion.
+    """
+    with connect(url) as client:
+        result(_upload(client, file).id)
+
+
+def _with_uploads(client: Client, spec: SpecFile) -> SpecFile:
+    """Upload the local files that a spec names and put their ids in."""
+    paths = local_data(spec)
+    # Each once, so that the service sees where two fields name the same rows.
+    ids = {path: _upload(client, path).id for path in dict.fromkeys(paths.values())}
+    return with_file_ids(spec, {field: ids[path] for field, path in paths.items()})
+
+
+def _upload(client: Client, path: Path) -> FileRead:
+    console = open_note_console()
+    try:
+        with open_with_progress(
+            path,
+            "rb",
+            description=path.name,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as rows:
+            uploaded = client.upload_file(rows, path.name)
+    except ProblemError as error:
+        text = problem_text(error, lambda fault: f"{path}:{fault.line}" if fault.line else "")
+        raise CliError(f"{path}: {text}") from error
+    note(f"uploaded {path}: {uploaded.num_rows:,} rows, {uploaded.id}")
+    return uploaded
+
+
+def _show_dry_run(client: Client, spec: SpecFile, as_json: bool) -> NoReturn:
+    """Show what a job would come to and exit by whether it can be placed."""
+    document = _with_uploads(client, spec).document
+    note("asking the cluster; this takes a moment")
+    found = client.dry_run(document)
+    if as_json:
+        result(found.model_dump_json(indent=2))
+    else:
+        search = SearchSpec.model_validate(document) if document.get("kind") == "search" else None
+        open_console().print(dry_run_view(found, search), soft_wrap=True)
+    raise typer.Exit(0 if found.placement.possible else 1)
+
+
+@contextmanager
+def _explained_by(spec: SpecFile) -> Iterator[None]:
+    """Say which line of the user's file each field at fault stands in."""
+    try:
+        yield
+    except ProblemError as error:
+        if not error.problem.errors:
+            raise
+        raise CliError(problem_text(error, lambda fault: spec.place_of(fault.field))) from error
