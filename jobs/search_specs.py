@@ -1,136 +1,27 @@
 """What a user asks for to search the fields of an adapter and its training. Torch-free."""
 
-import json
 import re
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from jobs.finetune_specs import FinetuneSpec, TuningSpec
 from jobs.method_specs import require_distinct
+from jobs.objective_specs import ObjectiveMetric, ObjectiveSpec, TaskMeasure
+from jobs.search_space import (
+    ChoiceSpec,
+    IntegersSpec,
+    RangeSpec,
+    Value,
+    edges,
+    grid_values,
+    require_rising,
+)
 from jobs.task_specs import TaskSpec, task_sources
-from workers.specs import HubDatasetSpec, RunMetric, Spec
-
-Scalar = bool | int | float | str | None
-
-Value = Scalar | list[str]
-"""A value of a searched field, as JSON has it."""
+from workers.specs import HubDatasetSpec, Spec
 
 _LARGEST_GRID = 1000
-_RANGES = ("choice", "uniform", "loguniform", "integers")
-
-
-class ObjectiveMetric(StrEnum):
-    """What a search can aim at."""
-
-    EVAL_LOSS = RunMetric.EVAL_LOSS
-    """Loss on the held-out rows, in nats an answer token."""
-
-    TRAIN_LOSS = RunMetric.LOSS
-    """Loss of the last training step."""
-
-    NUM_PARAMETERS = "num_trainable_parameters"
-    """Size of the adapter."""
-
-    SECONDS_A_STEP = "seconds_a_step"
-    """Time of an optimizer step, from a trial's start, evaluations included."""
-
-
-class TaskMeasure(StrEnum):
-    """What a trained trial is judged by on a task; a metric is MEASURE/TASK."""
-
-    ACCURACY = "accuracy"
-    """Share of right answers; of a scorer that gives parts of a point, their mean."""
-
-    NLL = "nll"
-    """Negative log-likelihood of the gold answers: of each row the mean over its tokens (nats),
-    then over rows."""
-
-
-def _kind_of_metric(value: object) -> str:
-    is_of_task = isinstance(value, str) and value.partition("/")[0] in set(TaskMeasure)
-    return "task" if is_of_task else "training"
-
-
-MetricName = Annotated[
-    Annotated[ObjectiveMetric, Tag("training")]
-    | Annotated[str, Field(pattern=r"^\w+/[\w.-]{1,64}$"), Tag("task")],
-    Discriminator(_kind_of_metric),
-]
-"""What is compared: a metric of the training, or `accuracy/TASK` or `nll/TASK` of a task."""
-
-
-class ObjectiveSpec(Spec):
-    """One thing that a search aims at."""
-
-    metric: MetricName = ObjectiveMetric.EVAL_LOSS
-    """What is compared: a metric of the training, or accuracy/TASK or nll/TASK."""
-
-    mode: Literal["min", "max"] = "min"
-    """Whether less or more is better."""
-
-    @model_validator(mode="after")
-    def _accuracy_is_to_rise(self) -> Self:
-        if self.of_task and self.of_task[0] is TaskMeasure.ACCURACY and self.mode == "min":
-            raise ValueError(f"mode: {self.metric} is better the larger it is; give max")
-        return self
-
-    @property
-    def of_task(self) -> tuple[TaskMeasure, str] | None:
-        """What is measured on which task; None of what the training tells."""
-        if isinstance(self.metric, ObjectiveMetric):
-            return None
-        measure, _, task = self.metric.partition("/")
-        return TaskMeasure(measure), task
-
-
-class ChoiceSpec(Spec):
-    """Any of some values."""
-
-    choice: tuple[Scalar | tuple[str, ...], ...] = Field(min_length=1, max_length=64)
-    """The values."""
-
-
-class UniformSpec(Spec):
-    """A number between two, all equally likely."""
-
-    uniform: tuple[float, float]
-    """Least and largest."""
-
-
-class LogUniformSpec(Spec):
-    """A number between two, equally likely in each order of magnitude."""
-
-    loguniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-    """Least and largest."""
-
-
-class IntegersSpec(Spec):
-    """A whole number between two, both included."""
-
-    integers: tuple[int, int]
-    """Least and largest."""
-
-
-def _kind_of_range(value: object) -> str | None:
-    given = value if isinstance(value, Mapping) else getattr(type(value), "model_fields", {})
-    return next((kind for kind in _RANGES if kind in given), None)
-
-
-RangeSpec = Annotated[
-    Annotated[ChoiceSpec, Tag("choice")]
-    | Annotated[UniformSpec, Tag("uniform")]
-    | Annotated[LogUniformSpec, Tag("loguniform")]
-    | Annotated[IntegersSpec, Tag("integers")],
-    Discriminator(
-        _kind_of_range,
-        custom_error_type="range_unknown",
-        custom_error_message=f"give one of {', '.join(_RANGES)}",
-    ),
-]
-"""Where a field's values come from."""
 
 
 class AlgorithmSpec(Spec):
@@ -224,7 +115,7 @@ class SearchSpec(TuningSpec):
                 raise ValueError("space.training.seed: use seeds_per_trial")
             if field == "adapter.method":
                 raise ValueError("space.adapter.method: methods are compared, not searched")
-            _require_rising(field, values)
+            require_rising(field, values)
             for value in edges(values):
                 self._require_valid(field, value)
         return self
@@ -376,51 +267,3 @@ CHANGEABLE_FIELDS = (
     "adapter.curvature",
 )
 """Fields that population-based training may change from one checkpoint to the next."""
-
-
-def edges(values: RangeSpec) -> list[Value]:
-    """Values that must be valid for all of a range to be."""
-    match values:
-        case ChoiceSpec(choice=choice):
-            return [_as_json(value) for value in choice]
-        case UniformSpec() | LogUniformSpec():
-            low, high = bounds(values)
-            return [low, high, low + (high - low) / 3]  # which no field of whole numbers takes
-        case _:
-            return list(bounds(values))
-
-
-def bounds(values: UniformSpec | LogUniformSpec | IntegersSpec) -> tuple[float, float]:
-    """Least and largest value."""
-    match values:
-        case UniformSpec():
-            return values.uniform
-        case LogUniformSpec():
-            return values.loguniform
-        case IntegersSpec():
-            return values.integers
-
-
-def grid_values(values: RangeSpec) -> list[Value]:
-    """All values of a range that has only so many."""
-    match values:
-        case ChoiceSpec(choice=choice):
-            return [_as_json(value) for value in choice]
-        case IntegersSpec(integers=(low, high)):
-            return list(range(low, high + 1))
-        case _:
-            raise TypeError(f"{values} has no end of values")
-
-
-def _as_json(value: Scalar | tuple[str, ...]) -> Value:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _require_rising(field: str, values: RangeSpec) -> None:
-    if isinstance(values, ChoiceSpec):
-        if len({json.dumps(value) for value in values.choice}) < len(values.choice):
-            raise ValueError(f"space.{field}: a value is given twice")
-        return
-    low, high = bounds(values)
-    if low >= high:
-        raise ValueError(f"space.{field}: {low} is not less than {high}; give the least first")

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from jobs.search_specs import Value
+from jobs.search_space import Value
 from jobs.tickets import TrialState
 from service.answers import Answer
 

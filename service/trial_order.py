@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from jobs.search_specs import Value
+from jobs.search_space import Value
 from service.errors import FieldError, RequestInvalidError
 from service.trial_records import Trial
 from workers.specs import RunMetric

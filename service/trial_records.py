@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jobs.search_specs import Value
+from jobs.search_space import Value
 from jobs.tickets import RunTag, TrialState, objective_error, objective_metric
 from service.boundaries import RunRef, RunReport
 from service.progress import objectives

@@ -8,8 +8,9 @@ from statistics import fmean, variance
 
 from scipy import stats
 
+from jobs.objective_specs import ObjectiveSpec
 from jobs.search_report.trial_table import TrialRecord, completed, rank
-from jobs.search_specs import ObjectiveSpec, Value
+from jobs.search_space import Value
 from jobs.tickets import TrialState
 from workers.document import Document
 

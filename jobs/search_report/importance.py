@@ -22,9 +22,10 @@ import numpy as np
 import sklearn
 from sklearn.tree import DecisionTreeRegressor
 
+from jobs.objective_specs import ObjectiveSpec
 from jobs.search_report.outliers import Array, without_outliers
 from jobs.search_report.trial_table import TrialRecord, completed
-from jobs.search_specs import ObjectiveSpec, Value
+from jobs.search_space import Value
 from workers.document import Document
 
 FEWEST_TRIALS = 8

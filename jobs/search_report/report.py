@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
+from jobs.objective_specs import ObjectiveSpec
 from jobs.search_report.comparison import Comparison, compare_groups
 from jobs.search_report.importance import Importance, importance
 from jobs.search_report.sentences import (
@@ -13,7 +14,8 @@ from jobs.search_report.sentences import (
     shares,
 )
 from jobs.search_report.trial_table import TrialRecord, completed, pareto_set, rank
-from jobs.search_specs import ObjectiveSpec, SearchSpec, Value
+from jobs.search_space import Value
+from jobs.search_specs import SearchSpec
 from jobs.tickets import TrialState
 from workers.document import Document
 

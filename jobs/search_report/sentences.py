@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from jobs.objective_specs import ObjectiveSpec
 from jobs.search_report.comparison import Comparison, Difference, Group
 from jobs.search_report.importance import FieldShare, Importance, ShareDifference
 from jobs.search_report.trial_table import TrialRecord
 from jobs.search_report.value_labels import value_label
-from jobs.search_specs import ObjectiveSpec, Value
+from jobs.search_space import Value
 
 _CURVATURE = "adapter.curvature"
 _OTHERS = ("training.learning_rate", "adapter.r")

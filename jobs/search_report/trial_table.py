@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jobs.search_specs import ObjectiveSpec, Value
+from jobs.objective_specs import ObjectiveSpec
+from jobs.search_space import Value
 from jobs.tickets import TrialState
 
 

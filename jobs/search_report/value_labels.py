@@ -2,7 +2,7 @@
 
 import json
 
-from jobs.search_specs import Value
+from jobs.search_space import Value
 
 
 def number_label(number: float, digits: int = 3) -> str:

@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs.search_specs import ObjectiveMetric, SearchSpec
+from jobs.objective_specs import ObjectiveMetric
+from jobs.search_specs import SearchSpec
 
 
 def objectives_of(

@@ -3,14 +3,8 @@
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
-from jobs.search_specs import (
-    ChoiceSpec,
-    IntegersSpec,
-    LogUniformSpec,
-    RangeSpec,
-    SearchSpec,
-    grid_values,
-)
+from jobs.search_space import ChoiceSpec, IntegersSpec, LogUniformSpec, RangeSpec, grid_values
+from jobs.search_specs import SearchSpec
 from jobs.tuning.sharing import Asha, Median, Unhurried
 
 STEP = "step"

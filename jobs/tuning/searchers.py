@@ -22,15 +22,15 @@ from optuna.distributions import (
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from jobs.search_specs import (
+from jobs.search_space import (
     ChoiceSpec,
     IntegersSpec,
     LogUniformSpec,
     RangeSpec,
-    SearchSpec,
     Value,
     grid_values,
 )
+from jobs.search_specs import SearchSpec
 from jobs.tuning.sharing import SharingLimiter
 
 Suggestion = dict[str, Any]

@@ -17,7 +17,8 @@ from ray.actor import ActorHandle
 from transformers.utils.logging import disable_progress_bar
 
 from jobs.distributed import task_of
-from jobs.search_specs import SearchSpec, Value
+from jobs.search_space import Value
+from jobs.search_specs import SearchSpec
 from jobs.stop_signal import StopListener
 from jobs.tickets import JobTicket, RunTag, TrialState
 from jobs.tracking import RunWriter

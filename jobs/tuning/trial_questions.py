@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from jobs.evaluation.questions import read_tasks
-from jobs.search_specs import SearchSpec, TaskMeasure
+from jobs.objective_specs import TaskMeasure
+from jobs.search_specs import SearchSpec
 from jobs.tickets import FileRef
 from workers.base_model import load_tokenizer
 from workers.chat_templates import set_chat_template

@@ -10,8 +10,8 @@ from typing import Any
 from ray import tune
 from ray.tune import Checkpoint
 
+from jobs.objective_specs import ObjectiveMetric
 from jobs.ray_reporter import lend
-from jobs.search_specs import ObjectiveMetric
 from jobs.stop_signal import StopListener
 from jobs.tickets import TRIAL_START_SECONDS
 from jobs.tracking import RunWriter

@@ -9,7 +9,7 @@ from mlflow.entities import Param, Run, RunStatus
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from jobs.child_runs import find_children
-from jobs.search_specs import Value
+from jobs.search_space import Value
 from jobs.tickets import JobTicket, RunTag, TrialState, objective_error, objective_metric
 
 _LONGEST_REASON = 1000

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from jobs.search_specs import Value
+from jobs.search_space import Value
 from jobs.tickets import TrialState
 from service.answers import JobRead, SearchRead
 from service.cli.figures import duration_text

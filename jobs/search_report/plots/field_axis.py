@@ -9,14 +9,7 @@ import numpy as np
 
 from jobs.search_report.trial_table import TrialRecord
 from jobs.search_report.value_labels import number_label, value_label
-from jobs.search_specs import (
-    ChoiceSpec,
-    LogUniformSpec,
-    RangeSpec,
-    Value,
-    bounds,
-    grid_values,
-)
+from jobs.search_space import ChoiceSpec, LogUniformSpec, RangeSpec, Value, bounds, grid_values
 
 _TITLES: Mapping[str, str] = {
     "adapter.curvature": "curvature K (in units of ν²)",

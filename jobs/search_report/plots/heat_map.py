@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import altair as alt
 
+from jobs.objective_specs import ObjectiveSpec
 from jobs.search_report.outliers import without_outliers
 from jobs.search_report.plots.cells import Cell, cells
 from jobs.search_report.plots.field_axis import FieldAxis, metric_name, metric_title
 from jobs.search_report.plots.plot import GOOD, QUIET, SCALE, Plot, data, titled
 from jobs.search_report.trial_table import TrialRecord, completed
-from jobs.search_specs import ObjectiveSpec
 
 _CELL_WIDTH, _CELL_HEIGHT = 112, 58
 _PANEL_WIDTH, _PANEL_HEIGHT = 190, 200

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 
+from jobs.objective_specs import ObjectiveSpec
 from jobs.search_report.plots.field_axis import metric_title
 from jobs.search_report.plots.plot import BEST, FAILED, GOOD, Plot, Rows, data, titled
 from jobs.search_report.trial_table import TrialRecord, rank
-from jobs.search_specs import ObjectiveSpec
 from jobs.tickets import TrialState
 
 _WIDTH, _HEIGHT = 560, 320

@@ -7,16 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.search_specs import (
-    CHANGEABLE_FIELDS,
-    AlgorithmSpec,
-    BudgetSpec,
-    ChoiceSpec,
-    LogUniformSpec,
-    ObjectiveMetric,
-    SearchSpec,
-    TaskMeasure,
-)
+from jobs.objective_specs import ObjectiveMetric, TaskMeasure
+from jobs.search_space import ChoiceSpec, LogUniformSpec
+from jobs.search_specs import CHANGEABLE_FIELDS, AlgorithmSpec, BudgetSpec, SearchSpec
 from service.cli.spec_file import local_data, read_spec_file, with_file_ids
 from workers.specs import Spec
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from jobs.search_specs import SearchSpec, TaskMeasure
+from jobs.objective_specs import TaskMeasure
+from jobs.search_specs import SearchSpec
 
 FILE_ID = "file-0123456789abcdef"
 EXAM_ID = "file-fedcba9876543210"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from jobs.objective_specs import ObjectiveSpec
 from jobs.search_report.comparison import compare_groups, expected_best
-from jobs.search_specs import ObjectiveSpec
 from jobs.tickets import TrialState
 from tests.unit.jobs.search_report.trials import LEARNED, LOSS, RANK, trials
 

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
+from jobs.objective_specs import ObjectiveSpec
 from jobs.search_report.importance import FEWEST_TRIALS, Importance, importance
 from jobs.search_report.trial_table import TrialRecord
-from jobs.search_specs import ObjectiveSpec, Value
+from jobs.search_space import Value
 from jobs.tickets import TrialState
 from tests.unit.jobs.search_report.trials import (
     CURVATURE,

@@ -18,7 +18,8 @@ from jobs.search_report.plots.parallel_coordinates import parallel_coordinates
 from jobs.search_report.plots.pareto_front import pareto_front
 from jobs.search_report.plots.plot import Plot
 from jobs.search_report.trial_table import TrialRecord, pareto_set, rank
-from jobs.search_specs import SearchSpec, Value
+from jobs.search_space import Value
+from jobs.search_specs import SearchSpec
 from tests.unit.jobs.search_report.trials import (
     CURVATURE,
     LEARNED,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.objective_specs import ObjectiveSpec
 from jobs.search_report.trial_table import TrialRecord, completed, pareto_set, rank
-from jobs.search_specs import ObjectiveSpec
 from jobs.tickets import TrialState
 from tests.unit.jobs.search_report.trials import LOSS, SIZE
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from jobs.search_report.trial_table import TrialRecord
-from jobs.search_specs import SearchSpec, Value
+from jobs.search_space import Value
+from jobs.search_specs import SearchSpec
 from jobs.tickets import TrialState
 
 LOSS, SIZE = "eval/loss", "num_trainable_parameters"
