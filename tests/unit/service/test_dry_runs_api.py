@@ -72,7 +72,8 @@ async def test_a_dry_run_answers_what_the_cluster_found_and_keeps_nothing(stage:
         response = await dry_run(stage)
 
     assert response.status_code == 200, response.text
-    assert response.json() == RESULT
+    uncounted = dict.fromkeys(("num_trainings", "num_evaluations", "num_questions"))
+    assert response.json() == RESULT | uncounted
     assert (await stage.get("/v1/jobs"))["data"] == []
     assert not stage.mlflow.runs
     assert not stage.ray.stops
