@@ -16,6 +16,9 @@ GUARDED = [
     ("POST", "/v1/jobs/job-0123456789abcdef/resume"),
     ("GET", "/v1/jobs/job-0123456789abcdef/events"),
     ("GET", "/v1/jobs/job-0123456789abcdef/logs"),
+    ("GET", "/v1/jobs/job-0123456789abcdef/report"),
+    ("GET", "/v1/jobs/job-0123456789abcdef/report/files"),
+    ("GET", "/v1/jobs/job-0123456789abcdef/report/files/report.json"),
     ("GET", "/v1/jobs/job-0123456789abcdef/trials"),
     ("GET", "/v1/jobs/job-0123456789abcdef/trials/trial-0001"),
     ("POST", "/v1/jobs/job-0123456789abcdef/trials/trial-0001/cancel"),
@@ -45,6 +48,7 @@ async def test_every_route_under_v1_is_among_those_tested_for_the_token(stage: S
     named = {
         "job-0123456789abcdef": "{job_id}",
         "file-0123456789abcdef": "{file_id}",
+        "report.json": "{name}",
         "trial-0001": "{trial_id}",
     }
     tested = {"/".join(named.get(part, part) for part in path.split("/")) for _, path in GUARDED}
