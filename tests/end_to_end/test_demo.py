@@ -64,7 +64,7 @@ def test_a_shortened_full_demo_evaluates_compares_and_analyzes(tmp_path: Path) -
 
 @pytest.mark.timeout(1800)
 def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process_behind(tmp_path: Path) -> None:
-    with running_demo(tmp_path) as demo:
+    with running_demo(tmp_path, "--held-out", "40") as demo:
         assert demo.stdout is not None
         seen = ""
         for line in demo.stdout:
