@@ -14,6 +14,7 @@ from jobs.analysis_report.markdown import to_markdown
 from jobs.analysis_report.page import to_html
 from jobs.analysis_report.plots.gallery import plots
 from jobs.analysis_report.report import AnalysisReport, curvature_series, with_findings
+from jobs.report_files import report_files
 from jobs.tickets import JobTicket
 from jobs.tracking import RunWriter
 from workers.errors import DataInvalidError
@@ -95,12 +96,5 @@ def _begun(client: MlflowClient, run_id: str, empty: AnalysisReport) -> Analysis
 
 def _publish(client: MlflowClient, run_id: str, report: AnalysisReport) -> None:
     drawn = plots(report)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
-        (folder / "report.html").write_text(to_html(report, drawn))
-        (folder / "report.md").write_text(to_markdown(report))
-        for plot in drawn:
-            (folder / f"{plot.name}.png").write_bytes(plot.png())
-            (folder / f"{plot.name}.html").write_text(plot.html())
-        client.log_artifacts(run_id, str(folder), FOLDER)
+    with report_files(client, run_id, FOLDER, report, to_markdown(report), drawn) as folder:
+        (folder / "report.html").write_text(to_html(report, drawn), "utf-8")

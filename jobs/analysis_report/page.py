@@ -8,7 +8,7 @@ from itertools import repeat
 from jobs.analysis_report.headline import about_subject
 from jobs.analysis_report.report import AnalysisReport
 from jobs.analysis_report.tables import Table, tables
-from jobs.search_report.plots.plot import Plot
+from jobs.plot import Plot
 
 _STYLE = """
 body { font: 15px/1.5 "DejaVu Sans", Helvetica, Arial, sans-serif; margin: 2em auto;

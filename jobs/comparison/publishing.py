@@ -1,9 +1,7 @@
 """What a comparison leaves: adapters in their runs, every answer, and its report with plots."""
 
 import logging
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from mlflow import MlflowClient
 
@@ -14,6 +12,7 @@ from jobs.compare_report.sentences import outline
 from jobs.comparison.schedule import Records
 from jobs.comparison.training import Training
 from jobs.comparison.training_runs import TrainingRuns
+from jobs.report_files import report_files
 from jobs.stored_checkpoints import lend_stored, remove_run
 from jobs.tickets import JobTicket, RunTag
 from workers.checkpoint import ADAPTER_FOLDER
@@ -63,15 +62,9 @@ def publish_report(
         predictions: The answers, and the gold answers' likelihoods.
     """
     client = MlflowClient(tracking_uri=ticket.tracking_uri)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
-        (folder / "report.md").write_text(to_markdown(report))
+    page, drawn = to_markdown(report), plots(report)
+    with report_files(client, ticket.run_id, _FOLDER, report, page, drawn) as folder:
         write_table(predictions, folder / "predictions.parquet")
-        for plot in plots(report):
-            (folder / f"{plot.name}.png").write_bytes(plot.png())
-            (folder / f"{plot.name}.html").write_text(plot.html())
-        client.log_artifacts(ticket.run_id, str(folder), _FOLDER)
     for metric, value in means(report).items():
         client.log_metric(ticket.run_id, metric, value)
     client.set_tag(ticket.run_id, RunTag.SUMMARY, summary(report))

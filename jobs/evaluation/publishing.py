@@ -1,15 +1,14 @@
 """What an evaluation leaves in MLflow: metrics, tags of versions, predictions and its report."""
 
 import re
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from mlflow import MlflowClient
 
 from jobs.evaluation.markdown import to_markdown
 from jobs.evaluation.pins import version_in
 from jobs.evaluation.report import EvaluateReport
+from jobs.report_files import report_files
 from jobs.tickets import JobTicket
 from jobs.tracking import RunWriter
 from workers.predictions import Prediction, write_table
@@ -44,12 +43,9 @@ def publish_report(
     """
     writer.write(0, metrics_of(report))
     client = MlflowClient(tracking_uri=ticket.tracking_uri)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
-        (folder / "report.md").write_text(to_markdown(report))
+    kind, page = report.spec.kind, to_markdown(report)
+    with report_files(client, ticket.run_id, kind, report, page) as folder:
         write_table(predictions, folder / "predictions.parquet")
-        client.log_artifacts(ticket.run_id, str(folder), "evaluate")
     _tag_versions(ticket, report, client)
 
 

@@ -1,6 +1,5 @@
 """What a search leaves: registered adapters, and its report with plots."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ray.tune import Result, ResultGrid
 from jobs.distributed import fit
 from jobs.lineage import lineage_of
 from jobs.registry import register_adapter
+from jobs.report_files import report_files
 from jobs.search_report.markdown import to_markdown
 from jobs.search_report.plots.gallery import plots
 from jobs.search_report.report import build_report
@@ -97,14 +97,9 @@ def publish_report(
     """
     client = MlflowClient(tracking_uri=ticket.tracking_uri)
     report = build_report(spec, records, seconds)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
-        (folder / "report.md").write_text(to_markdown(report))
-        for plot in plots(spec, records, report.importance):
-            (folder / f"{plot.name}.png").write_bytes(plot.png())
-            (folder / f"{plot.name}.html").write_text(plot.html())
-        client.log_artifacts(ticket.run_id, str(folder), "search")
+    drawn = plots(spec, records, report.importance)
+    with report_files(client, ticket.run_id, spec.kind, report, to_markdown(report), drawn):
+        pass
 
 
 def _checkpoint_of(result: Result) -> Checkpoint | None:

@@ -8,7 +8,7 @@ import altair as alt
 
 from hyplora.analysis.adapter_effect import AdapterEffect
 from jobs.analysis_report.report import CurvaturePoint
-from jobs.search_report.plots.plot import GOOD, Plot, Rows, data, titled
+from jobs.plot import GOOD, Plot, Rows, data, titled
 
 _WIDTH, _HEIGHT = 520, 260
 _TITLE = "curvature K (in units of ν²)"

@@ -6,7 +6,7 @@ from jobs.analysis_report.plots.layers import displacements, gains
 from jobs.analysis_report.plots.norms import norms_by_frequency_plot
 from jobs.analysis_report.plots.token_frequency import token_frequency
 from jobs.analysis_report.report import AnalysisReport
-from jobs.search_report.plots.plot import Plot
+from jobs.plot import Plot
 
 
 def plots(report: AnalysisReport) -> list[Plot]:

@@ -4,7 +4,7 @@ import altair as alt
 
 from hyplora.analysis.hyperbolicity import HyperbolicitySummary
 from hyplora.analysis.prompt_hyperbolicity import PromptHyperbolicity
-from jobs.search_report.plots.plot import GOOD, QUIET, Plot, data, titled
+from jobs.plot import GOOD, QUIET, Plot, data, titled
 
 _WIDTH, _STRIP = 520, 64
 

@@ -6,7 +6,7 @@ import altair as alt
 
 from hyplora.analysis.adapter_effect import AdapterEffect, LayerEffect, Spread
 from jobs.analysis_report.plots.log_axis import decades
-from jobs.search_report.plots.plot import GOOD, Plot, Rows, data, titled
+from jobs.plot import GOOD, Plot, Rows, data, titled
 
 _WIDTH, _HEIGHT = 250, 150
 _COLUMNS = 3

@@ -10,7 +10,7 @@ from hyplora.analysis.token_norms import NormsByFrequency
 from hyplora.analysis.word_groups import WordGroupNorms
 from jobs.analysis_report.plots.labels import place_labels
 from jobs.analysis_report.plots.log_axis import decades
-from jobs.search_report.plots.plot import GOOD, Plot, Rows, data, titled
+from jobs.plot import GOOD, Plot, Rows, data, titled
 
 _WIDTH, _HEIGHT = 520, 330
 _GROUP_COLOURS = ["#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000"]

@@ -7,7 +7,7 @@ from hyplora.analysis.discrete_power_law import survival
 from hyplora.analysis.power_law import PowerLawFit, Verdict
 from jobs.analysis_report.plots.log_axis import decades
 from jobs.analysis_report.report import CountHistogram
-from jobs.search_report.plots.plot import BEST, GOOD, Plot, data, titled
+from jobs.plot import BEST, GOOD, Plot, data, titled
 
 _WIDTH, _HEIGHT = 520, 330
 _LINE_POINTS = 60

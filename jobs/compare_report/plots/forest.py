@@ -7,7 +7,7 @@ import altair as alt
 from jobs.compare_report.comparison import Measure, MethodDifference, Verdict
 from jobs.compare_report.plots.score_panels import AVERAGE
 from jobs.compare_report.report import CompareReport
-from jobs.search_report.plots.plot import BEST, GOOD, Plot, data, titled
+from jobs.plot import BEST, GOOD, Plot, data, titled
 
 _COLUMNS, _WIDTH, _BAND = 3, 220, 26
 _COLOURS = {Verdict.BETTER: GOOD, Verdict.NOT_SHOWN: "#8A8A8A", Verdict.WORSE: BEST}

@@ -3,7 +3,7 @@
 from jobs.compare_report.plots.forest import forest
 from jobs.compare_report.plots.score_panels import score_panels
 from jobs.compare_report.report import CompareReport
-from jobs.search_report.plots.plot import Plot
+from jobs.plot import Plot
 
 
 def plots(report: CompareReport) -> list[Plot]:

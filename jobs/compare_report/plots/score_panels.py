@@ -5,7 +5,7 @@ import altair as alt
 from jobs.compare_report.method_summary import MethodSummary
 from jobs.compare_report.report import CompareReport
 from jobs.compare_report.seeds_mean import SeedsMean
-from jobs.search_report.plots.plot import GOOD, QUIET, Plot, Rows, data, titled
+from jobs.plot import GOOD, QUIET, Plot, Rows, data, titled
 
 AVERAGE = "average"
 _COLUMNS, _WIDTH, _BAND = 3, 210, 26

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from jobs.objective_specs import ObjectiveMetric
+from jobs.plot import Plot
 from jobs.search_report.importance import Importance
 from jobs.search_report.plots.field_axis import FieldAxis, searched_fields
 from jobs.search_report.plots.heat_map import heat_map, panels
@@ -12,7 +13,6 @@ from jobs.search_report.plots.importance_bars import importance_bars
 from jobs.search_report.plots.learning_curves import learning_curves
 from jobs.search_report.plots.parallel_coordinates import parallel_coordinates
 from jobs.search_report.plots.pareto_front import pareto_front
-from jobs.search_report.plots.plot import Plot
 from jobs.search_report.trial_table import TrialRecord
 from jobs.search_specs import SearchSpec
 from workers.specs import RunMetric

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import altair as alt
 
 from jobs.objective_specs import ObjectiveSpec
+from jobs.plot import GOOD, QUIET, SCALE, Plot, data, titled
 from jobs.search_report.outliers import without_outliers
 from jobs.search_report.plots.cells import Cell, cells
 from jobs.search_report.plots.field_axis import FieldAxis, metric_name, metric_title
-from jobs.search_report.plots.plot import GOOD, QUIET, SCALE, Plot, data, titled
 from jobs.search_report.trial_table import TrialRecord, completed
 
 _CELL_WIDTH, _CELL_HEIGHT = 112, 58

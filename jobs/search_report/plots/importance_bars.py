@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
+from jobs.plot import GOOD, Plot, data, titled
 from jobs.search_report.importance import Importance
 from jobs.search_report.plots.field_axis import FieldAxis, metric_name
-from jobs.search_report.plots.plot import GOOD, Plot, data, titled
 
 _WIDTH, _BAR = 420, 34
 

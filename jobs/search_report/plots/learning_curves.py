@@ -7,8 +7,8 @@ import altair as alt
 import numpy as np
 
 from jobs.objective_specs import ObjectiveSpec
+from jobs.plot import BEST, FAILED, GOOD, Plot, Rows, data, titled
 from jobs.search_report.plots.field_axis import metric_title
-from jobs.search_report.plots.plot import BEST, FAILED, GOOD, Plot, Rows, data, titled
 from jobs.search_report.trial_table import TrialRecord, rank
 from jobs.tickets import TrialState
 

@@ -6,9 +6,9 @@ from typing import Any
 import altair as alt
 
 from jobs.objective_specs import ObjectiveSpec
+from jobs.plot import BEST, FAILED, QUIET, SCALE, Plot, Rows, data, titled
 from jobs.search_report.outliers import without_outliers
 from jobs.search_report.plots.field_axis import FieldAxis, metric_title
-from jobs.search_report.plots.plot import BEST, FAILED, QUIET, SCALE, Plot, Rows, data, titled
 from jobs.search_report.trial_table import TrialRecord, completed, rank
 from jobs.search_report.value_labels import number_label, value_label
 from jobs.tickets import TrialState

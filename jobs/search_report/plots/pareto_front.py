@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import altair as alt
 
 from jobs.objective_specs import ObjectiveSpec
+from jobs.plot import BEST, QUIET, Plot, data, titled
 from jobs.search_report.outliers import without_outliers
 from jobs.search_report.plots.field_axis import metric_name, metric_title
-from jobs.search_report.plots.plot import BEST, QUIET, Plot, data, titled
 from jobs.search_report.trial_table import TrialRecord, completed, pareto_set
 
 _WIDTH, _HEIGHT = 480, 340

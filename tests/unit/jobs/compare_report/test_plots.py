@@ -8,7 +8,7 @@ from PIL import Image
 
 from jobs.compare_report.plots.gallery import plots
 from jobs.compare_report.report import CompareReport, build_report
-from jobs.search_report.plots.plot import Plot
+from jobs.plot import Plot
 from tests.unit.jobs.compare_report.runs import comparison, results
 
 

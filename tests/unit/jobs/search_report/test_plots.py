@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from jobs.plot import Plot
 from jobs.search_report.importance import importance
 from jobs.search_report.plots.cells import cells
 from jobs.search_report.plots.field_axis import field_axis
@@ -16,7 +17,6 @@ from jobs.search_report.plots.gallery import plots
 from jobs.search_report.plots.learning_curves import learning_curves
 from jobs.search_report.plots.parallel_coordinates import parallel_coordinates
 from jobs.search_report.plots.pareto_front import pareto_front
-from jobs.search_report.plots.plot import Plot
 from jobs.search_report.trial_table import TrialRecord, pareto_set, rank
 from jobs.search_space import Value
 from jobs.search_specs import SearchSpec
