@@ -19,7 +19,7 @@ from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from deploy.demo_assets import DemoAssetError, ensure_base_model, ensure_rows
+from deploy.demo_assets import DemoAssetError, ensure_assets
 from deploy.demo_full import run_full_demo
 from deploy.demo_jobs import (
     ALIAS,
@@ -30,14 +30,13 @@ from deploy.demo_jobs import (
     run_job,
     upload_problems,
 )
-from deploy.demo_rows import WordProblem, read_problems, split_problems
+from deploy.demo_rows import WordProblem
 from deploy.home import StackError, StackPorts
 from deploy.local import LocalStack, terminate_as_interrupt
 from service.answers import JobRead
 from service.client import Client, ClientError
 from workers.adapter import load_adapter
 from workers.base_model import load_base_model, load_tokenizer
-from workers.cache import cache_folder
 from workers.data import render_prompt
 from workers.generate import generate_batch
 from workers.rows import InstructionRow
@@ -96,14 +95,10 @@ def run_demo(home: Path, num_steps: int, num_held_out: int, console: Console) ->
         DemoError: If the job did not succeed or the adapter did not improve the model.
     """
     started = time.monotonic()
-    cache_dir = cache_folder()
-    base_model = ensure_base_model(cache_dir, console)
-    problems = read_problems(ensure_rows(cache_dir, console))
-    training, held_out = split_problems(problems, num_held_out)
-    console.print(f"{len(training)} problems to train on, {len(held_out)} held out")
-
-    tokenizer = load_tokenizer(str(base_model))
-    base = load_base_model(str(base_model), "auto")
+    assets = ensure_assets(num_held_out, console)
+    training, held_out = assets.training, assets.held_out
+    tokenizer = load_tokenizer(str(assets.base_model))
+    base = load_base_model(str(assets.base_model), "auto")
     examinee = Examinee(base, tokenizer)
     before = examinee.accuracy(held_out, "base model")
     few_shot = examinee.accuracy(held_out, "with four examples", training[:_NUM_EXAMPLES])
@@ -113,7 +108,7 @@ def run_demo(home: Path, num_steps: int, num_held_out: int, console: Console) ->
         stack.start(console.print)
         with Client(stack.api_url, stack.token) as client:
             file_id = upload_problems(client, training, "asdiv-one-step.jsonl", console)
-            job = run_job(client, finetune_spec(base_model, file_id, num_steps), console)
+            job = run_job(client, finetune_spec(assets.base_model, file_id, num_steps), console)
         with tempfile.TemporaryDirectory() as folder:
             adapter = Path(folder) / "adapter"
             _hyplora(stack, "pull", f"{MODEL_NAME}@{ALIAS}", str(adapter))

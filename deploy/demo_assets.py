@@ -20,6 +20,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from deploy.demo_rows import WordProblem, read_problems, split_problems
+from workers.cache import cache_folder
+
 _MODEL_FOLDER = "SmolLM2-135M-Instruct"
 _DIGEST_FILE = "CONVERTED.json"
 _CHUNK_BYTES = 2**20
@@ -51,6 +54,34 @@ ASDIV_ROWS = PackagedFile(
     size_bytes=497_238,
     sha256="904c65f9c0065b283e3c5afdcb905e1d65898d01c9e967393db183063b8cb4c1",
 )
+
+
+@dataclass(frozen=True)
+class DemoAssets:
+    """What a demo begins with."""
+
+    base_model: Path
+    """Folder of the base model."""
+
+    training: list[WordProblem]
+    """Problems to train on."""
+
+    held_out: list[WordProblem]
+    """Problems to judge by, none of them among the others."""
+
+
+def ensure_assets(num_held_out: int, console: Console) -> DemoAssets:
+    """Base model and problems, downloaded at the first call.
+
+    Raises:
+        DemoAssetError: If a package cannot be downloaded or holds another file.
+    """
+    cache_dir = cache_folder()
+    base_model = ensure_base_model(cache_dir, console)
+    problems = read_problems(ensure_rows(cache_dir, console))
+    training, held_out = split_problems(problems, num_held_out)
+    console.print(f"{len(training)} problems to train on, {len(held_out)} held out")
+    return DemoAssets(base_model, training, held_out)
 
 
 def ensure_rows(cache_dir: Path, console: Console) -> Path:

@@ -4,13 +4,13 @@ Each is one REST call to the embedded stack, on a real model and real word probl
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from deploy.demo_assets import ensure_base_model, ensure_rows
+from deploy.demo_assets import DemoAssets, ensure_assets
 from deploy.demo_jobs import (
     ALIAS,
     MAX_NEW_TOKENS,
@@ -22,11 +22,9 @@ from deploy.demo_jobs import (
     short_training,
     upload_problems,
 )
-from deploy.demo_rows import WordProblem, read_problems, split_problems
 from deploy.home import StackPorts
 from deploy.local import LocalStack
 from service.client import Client
-from workers.cache import cache_folder
 
 _PROVEN = "proven"
 _TUNED = "tuned"
@@ -45,14 +43,11 @@ def run_full_demo(home: Path, num_steps: int, num_held_out: int, console: Consol
         DemoError: If a job did not succeed or the adapter did not improve the model.
     """
     started = time.monotonic()
-    cache_dir = cache_folder()
-    base_model = ensure_base_model(cache_dir, console)
-    problems = read_problems(ensure_rows(cache_dir, console))
-    training, held_out = split_problems(problems, num_held_out)
+    assets = ensure_assets(num_held_out, console)
     with LocalStack(home, StackPorts(0, 0, 0)) as stack:
         stack.start(console.print)
         with Client(stack.api_url, stack.token) as client:
-            jobs = _Jobs(client, base_model, training, held_out, console)
+            jobs = _Jobs(client, assets, console)
             ids = [jobs.finetune(num_steps)]
             evaluated, accuracies = jobs.evaluate()
             ids += [evaluated, jobs.compare(max(1, num_steps // 6)), jobs.analyze()]
@@ -71,17 +66,15 @@ class _Jobs:
     def __init__(
         self,
         client: Client,
-        base_model: Path,
-        training: Sequence[WordProblem],
-        held_out: Sequence[WordProblem],
+        assets: DemoAssets,
         console: Console,
     ) -> None:
         self._client = client
-        self._base_model = base_model
+        self._base_model = assets.base_model
         self._console = console
-        self._num_held_out = len(held_out)
-        self._training = upload_problems(client, training, "asdiv-training.jsonl", console)
-        self._held_out = upload_problems(client, held_out, "asdiv-held-out.jsonl", console)
+        self._num_held_out = len(assets.held_out)
+        self._training = upload_problems(client, assets.training, "asdiv-training.jsonl", console)
+        self._held_out = upload_problems(client, assets.held_out, "asdiv-held-out.jsonl", console)
 
     def finetune(self, num_steps: int) -> str:
         """Train and register an adapter."""
