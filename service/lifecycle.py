@@ -7,28 +7,30 @@ ids.
 """
 
 import re
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jobs.specs import JobSpec, file_ids
+from jobs.specs import JobSpec
 from service.boundaries import RunRef
 from service.database import Database
 from service.errors import (
-    DataFileNotFoundError,
-    FieldError,
     JobAlreadyEndedError,
     JobNotFoundError,
     JobNotPausableError,
     JobNotPausedError,
 )
+from service.job_filters import JobFilter
+from service.preconditions import require_match
 from service.states import JobStatus, require_transition
-from service.tables import Job, JobEvent, UploadedFile, utc_now
+from service.submission import KeyedRequest, add_job, find_answered, new_job, require_files
+from service.tables import DEFAULT_PROJECT, Job, JobEvent, utc_now
 
+_ALL = JobFilter()
 _STOPPING = [status for status in JobStatus if status.is_stopping]
 _JOB_ID = re.compile(r"job-[0-9a-f]{16}")
 _UNCLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt == Job.paused_attempt)
@@ -42,28 +44,58 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def submit(self, spec: JobSpec) -> Job:
+    async def submit(
+        self, spec: JobSpec, *, project: str = DEFAULT_PROJECT, rerun_of: str | None = None
+    ) -> Job:
         """Queue a job.
+
+        Args:
+            spec: What it does.
+            project: Whose it is.
+            rerun_of: The job whose spec this one was made of.
 
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
         """
-        job = Job(
-            id=f"job-{secrets.token_hex(8)}",
-            kind=spec.kind,
-            name=spec.name,
-            status=JobStatus.QUEUED,
-            spec=spec.model_dump(mode="json"),
-            attempt=0,
-            paused_attempt=0,
-            created_at=utc_now(),
-        )
+        job = new_job(spec, project, rerun_of, request=None)
         async with self._database.writing() as session:
-            await _require_files(session, spec)
-            session.add(job)
-            await session.flush()
-            session.add(_status_event(job, previous=None, reason=None))
+            await _queue(session, job, spec)
         return job
+
+    async def submit_once(
+        self,
+        spec: JobSpec,
+        request: KeyedRequest,
+        *,
+        project: str = DEFAULT_PROJECT,
+        rerun_of: str | None = None,
+    ) -> tuple[Job, bool]:
+        """Queue a job, unless the same request has done so; whether it had.
+
+        Args:
+            spec: What the job does.
+            request: Its key and what it asks for.
+            project: Whose job it is; keys of different projects do not meet.
+            rerun_of: The job whose spec this one was made of.
+
+        Raises:
+            DataFileNotFoundError: If the spec names a file that was not uploaded.
+            IdempotencyKeyReusedError: If a request for something else had the same key.
+        """
+        try:
+            async with self._database.writing() as session:
+                if (earlier := await find_answered(session, project, request)) is not None:
+                    return earlier, True
+                job = new_job(spec, project, rerun_of, request)
+                await _queue(session, job, spec)
+                return job, False
+        except IntegrityError:
+            # On PostgreSQL, another request of this key can commit after the look.
+            async with self._database.reading() as session:
+                earlier = await find_answered(session, project, request)
+            if earlier is None:
+                raise
+            return earlier, True
 
     async def require_files(self, spec: JobSpec) -> None:
         """Refuse a spec that could not be queued.
@@ -72,7 +104,7 @@ class Jobs:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
         """
         async with self._database.reading() as session:
-            await _require_files(session, spec)
+            await require_files(session, spec)
 
     async def get(self, job_id: str) -> Job:
         """A job as it stands.
@@ -84,21 +116,20 @@ class Jobs:
             return await find_job(session, job_id)
 
     async def page(
-        self, limit: int, after: str | None = None, status: JobStatus | None = None
+        self, limit: int, after: str | None = None, shown: JobFilter = _ALL
     ) -> tuple[Sequence[Job], bool]:
         """Jobs, newest first, and whether there are more.
 
         Args:
             limit: Most jobs that are returned.
             after: Id of the last job of the page before.
-            status: Jobs of this status alone.
+            shown: Which jobs are meant.
 
         Raises:
             JobNotFoundError: If `after` is no job.
         """
-        query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
-        if status is not None:
-            query = query.where(Job.status == status)
+        query = select(Job).where(*shown.conditions())
+        query = query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
         async with self._database.reading() as session:
             if after is not None:
                 last = await find_job(session, after)
@@ -106,14 +137,15 @@ class Jobs:
             jobs = (await session.scalars(query)).all()
         return jobs[:limit], len(jobs) > limit
 
-    async def pause(self, job_id: str) -> Job:
+    async def pause(self, job_id: str, if_match: str | None = None) -> Job:
         """Take a job off the cluster; one that may have a driver is `pausing` until that is gone.
 
         Raises:
             JobNotFoundError: If there is none.
             JobNotPausableError: If it has ended or is being cancelled.
+            PreconditionFailedError: If its ETag is none of `if_match`.
         """
-        async with self._locked(job_id) as (session, job):
+        async with self._locked(job_id, if_match) as (session, job):
             if job.status.is_terminal:
                 raise JobNotPausableError(
                     f"{job_id} has already {_ended(job.status)}; there is nothing left to pause"
@@ -126,14 +158,15 @@ class Jobs:
                 _move(session, job, after, "paused by the user")
             return job
 
-    async def resume(self, job_id: str) -> Job:
+    async def resume(self, job_id: str, if_match: str | None = None) -> Job:
         """Queue a paused job again; its next attempt goes on from its last checkpoint.
 
         Raises:
             JobNotFoundError: If there is none.
             JobNotPausedError: If it is not paused.
+            PreconditionFailedError: If its ETag is none of `if_match`.
         """
-        async with self._locked(job_id) as (session, job):
+        async with self._locked(job_id, if_match) as (session, job):
             if job.status is JobStatus.PAUSING:
                 raise JobNotPausedError(f"{job_id} is still pausing; resume it once it is paused")
             if job.status is not JobStatus.PAUSED:
@@ -143,14 +176,15 @@ class Jobs:
             _move(session, job, JobStatus.QUEUED, "resumed by the user")
             return job
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str, if_match: str | None = None) -> Job:
         """End a job; one that exists outside is `cancelling` until that is cleared up.
 
         Raises:
             JobNotFoundError: If there is none.
             JobAlreadyEndedError: If it has ended.
+            PreconditionFailedError: If its ETag is none of `if_match`.
         """
-        async with self._locked(job_id) as (session, job):
+        async with self._locked(job_id, if_match) as (session, job):
             if job.status.is_terminal:
                 raise JobAlreadyEndedError(f"{job_id} has already {_ended(job.status)}")
             if job.status is not JobStatus.CANCELLING:
@@ -291,9 +325,13 @@ class Jobs:
             _move(session, job, status, reason)
 
     @asynccontextmanager
-    async def _locked(self, job_id: str) -> AsyncIterator[tuple[AsyncSession, Job]]:
+    async def _locked(
+        self, job_id: str, if_match: str | None = None
+    ) -> AsyncIterator[tuple[AsyncSession, Job]]:
         async with self._database.writing() as session:
-            yield session, await find_job(session, job_id, lock=True)
+            job = await find_job(session, job_id, lock=True)
+            require_match(job, if_match)
+            yield session, job
 
 
 async def find_job(session: AsyncSession, job_id: str, lock: bool = False) -> Job:
@@ -322,21 +360,10 @@ async def _oldest(
     return (await session.scalars(query)).all()
 
 
-async def _require_files(session: AsyncSession, spec: JobSpec) -> None:
-    named = file_ids(spec)
-    query = select(UploadedFile.id).where(UploadedFile.id.in_(named.values()))
-    known = set((await session.scalars(query)).all())
-    missing = [
-        FieldError(field=field, value=file_id, message="no file with this id was uploaded")
-        for field, file_id in named.items()
-        if file_id not in known
-    ]
-    if missing:
-        fields = " and ".join(error.field for error in missing)
-        raise DataFileNotFoundError(
-            f"{fields}: no such file; upload it with POST /v1/files and use the id it answers",
-            missing,
-        )
+async def _queue(session: AsyncSession, job: Job, spec: JobSpec) -> None:
+    await require_files(session, spec)
+    await add_job(session, job, spec)
+    session.add(_status_event(job, previous=None, reason=None))
 
 
 def _move(session: AsyncSession, job: Job, status: JobStatus, reason: str | None = None) -> None:
