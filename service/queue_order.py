@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 
 from service.tables import Job
 
@@ -25,17 +24,17 @@ async def next_in_line(
         max_live: Number of places.
     """
     of_each = select(Job.project, func.count()).where(on_cluster).group_by(Job.project)
-    live = dict((await session.execute(of_each)).tuples().all())
+    live = dict((await session.execute(of_each)).all())
     room = max_live - sum(live.values())
     if room <= 0:
         return []
     by_merit = (Job.priority.desc(), Job.created_at, Job.id)
     place = func.row_number().over(partition_by=Job.project, order_by=by_merit).label("place")
-    ranked = select(Job, place).where(waiting).subquery()
-    # A project cannot get more than all places, however long its queue is.
-    first_ones = select(aliased(Job, ranked)).where(ranked.c.place <= room)
-    candidates = (await session.scalars(first_ones.order_by(ranked.c.place))).all()
-    return take_turns(candidates, live, room)
+    ranked = select(Job.id, place).where(waiting).subquery()
+    # No project can get more than all free places, however long its queue is.
+    first_ones = select(Job).join(ranked, Job.id == ranked.c.id).where(ranked.c.place <= room)
+    candidates = await session.scalars(first_ones.order_by(ranked.c.place))
+    return take_turns(candidates.all(), live, room)
 
 
 def take_turns(waiting: Iterable[Job], live: Mapping[str, int], room: int) -> list[Job]:
