@@ -35,7 +35,7 @@ def analyze(ticket: JobTicket) -> None:
         WorkerError: As that, or if there is no such adapter.
         StoppedEarlyError: If the analysis was asked to stop; the parts that are done are kept.
     """
-    connect()
+    connect(ticket)
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
     report = run_analysis(ticket, _task_of(ticket), stop, _tell)

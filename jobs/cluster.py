@@ -5,12 +5,19 @@ import os
 
 import ray
 
+from jobs.node_wait import await_nodes
+from jobs.tickets import JobTicket
 
-def connect(**environment: str) -> None:
-    """Connect, and give every process of the job what it needs from the environment.
+
+def connect(ticket: JobTicket, **environment: str) -> None:
+    """Connect, give every process of the job its environment, and wait for nodes to run it on.
 
     Args:
+        ticket: Of the job.
         environment: Further variables; this process gets them, too.
+
+    Raises:
+        ResourcesUnavailableError: If no nodes came that are large enough.
     """
     # Without it, Ray refuses what the job was submitted with, even the same value once more.
     os.environ.update(environment, RAY_OVERRIDE_JOB_RUNTIME_ENV="1")
@@ -23,3 +30,4 @@ def connect(**environment: str) -> None:
         **environment,
     }
     ray.init(runtime_env={"env_vars": variables}, logging_level=logging.WARNING)
+    await_nodes(ticket.spec.resources, ticket.start_deadline_s)

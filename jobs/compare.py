@@ -59,7 +59,11 @@ def compare(ticket: JobTicket) -> None:
         WorkerError: If the rows or the base model cannot be used by any training.
         StoppedEarlyError: If the comparison was asked to stop, and did.
     """
-    connect(MLFLOW_TRACKING_URI=ticket.tracking_uri, MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true")
+    connect(
+        ticket,
+        MLFLOW_TRACKING_URI=ticket.tracking_uri,
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
+    )
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
     runs = TrainingRuns(ticket)

@@ -38,7 +38,11 @@ def evaluate(ticket: JobTicket) -> None:
     """
     spec = ticket.spec
     assert isinstance(spec, EvaluateSpec)
-    connect(MLFLOW_TRACKING_URI=ticket.tracking_uri, MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
+    connect(
+        ticket,
+        MLFLOW_TRACKING_URI=ticket.tracking_uri,
+        MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
+    )
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
     client = MlflowClient(tracking_uri=ticket.tracking_uri)

@@ -33,7 +33,7 @@ def finetune(ticket: JobTicket) -> None:
         JobError: As `jobs.distributed.fit` does.
         StoppedEarlyError: If the job was asked to stop, and did.
     """
-    connect()
+    connect(ticket)
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
     spec = ticket.spec

@@ -70,7 +70,7 @@ def search(ticket: JobTicket) -> None:
     """
     spec = ticket.spec
     assert isinstance(spec, SearchSpec)
-    connect(**TUNE_VARIABLES)
+    connect(ticket, **TUNE_VARIABLES)
     stop = ray.remote(num_cpus=0)(StopSignal).remote()
     pass_on_sigterm(stop)
     runs = TrialRuns(ticket)

@@ -45,6 +45,9 @@ class JobTicket(Spec):
     storage_path: str
     """Folder for checkpoints on storage that every node sees."""
 
+    start_deadline_s: float = Field(0, ge=0)
+    """Time that the cluster has to start nodes that are large enough (seconds)."""
+
     spec: JobSpec
     """What the user asked for."""
 

@@ -77,6 +77,7 @@ class Dispatcher:
             run_id=run.run_id,
             tracking_uri=self._settings.mlflow_tracking_uri,
             storage_path=self._settings.storage_path,
+            start_deadline_s=self._settings.start_deadline_s,
             spec=spec,
             files=files,
         )

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -26,6 +26,7 @@ from service.errors import (
 )
 from service.job_filters import JobFilter
 from service.preconditions import require_match
+from service.queue_order import next_in_line
 from service.states import JobStatus, require_transition
 from service.submission import KeyedRequest, add_job, find_answered, new_job, require_files
 from service.tables import DEFAULT_PROJECT, Job, JobEvent, utc_now
@@ -206,9 +207,8 @@ class Jobs:
         """
         on_cluster = or_(Job.status.in_([JobStatus.RUNNING, *_STOPPING]), _CLAIMED)
         async with self._database.reading() as session:
-            num_live = await session.scalar(select(func.count()).where(on_cluster)) or 0
             begun = await _oldest(session, or_(_CLAIMED, _UNSUBMITTED))
-            return [*begun, *await _oldest(session, _UNCLAIMED, max(0, max_live - num_live))]
+            return [*begun, *await next_in_line(session, _UNCLAIMED, on_cluster, max_live)]
 
     async def claim(self, job_id: str) -> Job | None:
         """Note, before anything is done outside, that the job may now exist there.
@@ -353,10 +353,8 @@ async def find_job(session: AsyncSession, job_id: str, lock: bool = False) -> Jo
     return job
 
 
-async def _oldest(
-    session: AsyncSession, condition: ColumnElement[bool], limit: int | None = None
-) -> Sequence[Job]:
-    query = select(Job).where(condition).order_by(Job.created_at, Job.id).limit(limit)
+async def _oldest(session: AsyncSession, condition: ColumnElement[bool]) -> Sequence[Job]:
+    query = select(Job).where(condition).order_by(Job.created_at, Job.id)
     return (await session.scalars(query)).all()
 
 

@@ -80,6 +80,10 @@ class ServiceSettings(BaseSettings):
     max_attempts: PositiveInt = 3
     """Submissions of one job before a lost driver fails it; counted anew after a pause."""
 
+    start_deadline_s: float = Field(0, ge=0)
+    """Seconds that a job waits on a cluster whose nodes are too small for it, or lack GPUs, until
+    it fails with what is missing. 0 fails it at once; give an autoscaled cluster some minutes."""
+
     stop_grace_s: int = Field(60, ge=5)
     """Seconds that a driver has for its last checkpoint when it is stopped; then it is killed and
     its last periodic checkpoint stands."""
