@@ -10,13 +10,16 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.specs import JobSpec, file_ids
+from service.audit import record
 from service.boundaries import RunRef
+from service.callers import DEFAULT_PROJECT, Caller, visible_project
 from service.database import Database
 from service.errors import (
     DataFileNotFoundError,
@@ -37,10 +40,17 @@ _UNSUBMITTED = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_(None))
 
 
 class Jobs:
-    """The jobs of one database."""
+    """The jobs of one database; those that `acting_for` answers are one caller's alone."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._caller: Caller | None = None
+
+    def acting_for(self, caller: Caller) -> Self:
+        """The jobs as they are for a caller: others are not found, and changes are audited."""
+        acting = copy(self)
+        acting._caller = caller
+        return acting
 
     async def submit(self, spec: JobSpec) -> Job:
         """Queue a job.
@@ -50,6 +60,7 @@ class Jobs:
         """
         job = Job(
             id=f"job-{secrets.token_hex(8)}",
+            project=self._caller.project if self._caller else DEFAULT_PROJECT,
             kind=spec.kind,
             name=spec.name,
             status=JobStatus.QUEUED,
@@ -59,10 +70,11 @@ class Jobs:
             created_at=utc_now(),
         )
         async with self._database.writing() as session:
-            await _require_files(session, spec)
+            await _require_files(session, spec, self._caller)
             session.add(job)
             await session.flush()
             session.add(_status_event(job, previous=None, reason=None))
+            record(session, self._caller, "job.submit", job.id, job.project)
         return job
 
     async def require_files(self, spec: JobSpec) -> None:
@@ -72,7 +84,7 @@ class Jobs:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
         """
         async with self._database.reading() as session:
-            await _require_files(session, spec)
+            await _require_files(session, spec, self._caller)
 
     async def get(self, job_id: str) -> Job:
         """A job as it stands.
@@ -81,7 +93,7 @@ class Jobs:
             JobNotFoundError: If there is none.
         """
         async with self._database.reading() as session:
-            return await find_job(session, job_id)
+            return await find_job(session, job_id, self._caller)
 
     async def page(
         self, limit: int, after: str | None = None, status: JobStatus | None = None
@@ -99,9 +111,11 @@ class Jobs:
         query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
         if status is not None:
             query = query.where(Job.status == status)
+        if (project := visible_project(self._caller)) is not None:
+            query = query.where(Job.project == project)
         async with self._database.reading() as session:
             if after is not None:
-                last = await find_job(session, after)
+                last = await find_job(session, after, self._caller)
                 query = query.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
             jobs = (await session.scalars(query)).all()
         return jobs[:limit], len(jobs) > limit
@@ -124,6 +138,7 @@ class Jobs:
                 has_no_driver = job.is_over(job.attempt)
                 after = JobStatus.PAUSED if has_no_driver else JobStatus.PAUSING
                 _move(session, job, after, "paused by the user")
+                record(session, self._caller, "job.pause", job.id, job.project)
             return job
 
     async def resume(self, job_id: str) -> Job:
@@ -141,6 +156,7 @@ class Jobs:
                     f"{job_id} is {job.status}; only a job that is paused can be resumed"
                 )
             _move(session, job, JobStatus.QUEUED, "resumed by the user")
+            record(session, self._caller, "job.resume", job.id, job.project)
             return job
 
     async def cancel(self, job_id: str) -> Job:
@@ -156,6 +172,7 @@ class Jobs:
             if job.status is not JobStatus.CANCELLING:
                 after = JobStatus.CANCELLING if job.attempt > 0 else JobStatus.CANCELLED
                 _move(session, job, after, "cancelled by the user")
+                record(session, self._caller, "job.cancel", job.id, job.project)
             return job
 
     async def submitted(self) -> Sequence[Job]:
@@ -293,15 +310,18 @@ class Jobs:
     @asynccontextmanager
     async def _locked(self, job_id: str) -> AsyncIterator[tuple[AsyncSession, Job]]:
         async with self._database.writing() as session:
-            yield session, await find_job(session, job_id, lock=True)
+            yield session, await find_job(session, job_id, self._caller, lock=True)
 
 
-async def find_job(session: AsyncSession, job_id: str, lock: bool = False) -> Job:
+async def find_job(
+    session: AsyncSession, job_id: str, caller: Caller | None, lock: bool = False
+) -> Job:
     """Load a job.
 
     Args:
         session: Where to look.
         job_id: The job, as the user wrote it.
+        caller: Who asks; another project's job is not found. None for the service itself.
         lock: Whether to hold its row until the transaction ends.
 
     Raises:
@@ -310,7 +330,7 @@ async def find_job(session: AsyncSession, job_id: str, lock: bool = False) -> Jo
     job = None
     if _JOB_ID.fullmatch(job_id):
         job = await session.get(Job, job_id, with_for_update=lock)
-    if job is None:
+    if job is None or visible_project(caller) not in {None, job.project}:
         raise JobNotFoundError(f"there is no job {job_id!r}; GET /v1/jobs lists them")
     return job
 
@@ -322,9 +342,11 @@ async def _oldest(
     return (await session.scalars(query)).all()
 
 
-async def _require_files(session: AsyncSession, spec: JobSpec) -> None:
+async def _require_files(session: AsyncSession, spec: JobSpec, caller: Caller | None) -> None:
     named = file_ids(spec)
     query = select(UploadedFile.id).where(UploadedFile.id.in_(named.values()))
+    if (project := visible_project(caller)) is not None:
+        query = query.where(UploadedFile.project == project)
     known = set((await session.scalars(query)).all())
     missing = [
         FieldError(field=field, value=file_id, message="no file with this id was uploaded")

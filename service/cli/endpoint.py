@@ -32,13 +32,13 @@ Url = Annotated[
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A service and the token for it."""
+    """A service and the API key for it."""
 
     url: str
     """Address of the API, without a trailing slash."""
 
     token: str
-    """Bearer token."""
+    """API key."""
 
     token_source: str
     """Where the token was read, for messages about a token that is refused."""
