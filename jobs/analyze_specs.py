@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.finetune_specs import NAME_PATTERN
+from jobs.label_specs import LabelledSpec
 from jobs.model_specs import ModelChoice, ModelSpec
 from workers.analysis_spec import AnalysisSpec
 from workers.specs import (
@@ -13,18 +13,14 @@ from workers.specs import (
     HubDatasetSpec,
     ResourcesSpec,
     RowField,
-    Spec,
 )
 
 
-class AnalyzeSpec(Spec):
+class AnalyzeSpec(LabelledSpec):
     """Measure a base model, and what an adapter of it changes, on rows of data."""
 
     kind: Literal["analyze"]
     """What the job does."""
-
-    name: str = Field(pattern=NAME_PATTERN)
-    """Name of the job, for people; need not be unique."""
 
     base_model: str = Field(min_length=1, max_length=512)
     """A Hugging Face id, the path of a local folder, or an MLflow URI (models:/… or runs:/…)."""

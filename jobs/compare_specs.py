@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from jobs.finetune_specs import NAME_PATTERN, FinetuneSpec
+from jobs.finetune_specs import FinetuneSpec
+from jobs.label_specs import LabelledSpec
 from jobs.method_specs import MethodSpec, PresetName, require_distinct
 from jobs.task_specs import TaskSpec, task_sources
 from workers.specs import (
@@ -12,7 +13,6 @@ from workers.specs import (
     HubDatasetSpec,
     LowRankSpec,
     ResourcesSpec,
-    Spec,
     TrainingSpec,
 )
 
@@ -21,7 +21,7 @@ def _preset_of(value: object) -> object:
     return {"preset": value} if isinstance(value, str) else value
 
 
-class CompareSpec(Spec):
+class CompareSpec(LabelledSpec):
     """Train several methods alike, and say which differences their answers show.
 
     `training` holds for every training; learning rates and seeds are given apart, since the choice
@@ -30,9 +30,6 @@ class CompareSpec(Spec):
 
     kind: Literal["compare"]
     """What the job does."""
-
-    name: str = Field(pattern=NAME_PATTERN)
-    """Name of the job, for people; need not be unique."""
 
     base_model: str = Field(min_length=1, max_length=512)
     """A Hugging Face id, the path of a local folder, or an MLflow URI (models:/… or runs:/…)."""

@@ -4,7 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.finetune_specs import ALIAS_PATTERN, NAME_PATTERN, require_free_alias
+from jobs.finetune_specs import ALIAS_PATTERN, require_free_alias
+from jobs.label_specs import LabelledSpec
 from jobs.method_specs import require_distinct
 from jobs.model_specs import ModelChoice, ModelSpec
 from jobs.task_specs import TaskSpec, task_sources
@@ -29,14 +30,11 @@ class PromotionSpec(Spec):
         return self
 
 
-class EvaluateSpec(Spec):
+class EvaluateSpec(LabelledSpec):
     """Ask a base model, and adapters of it, the questions of tasks, and score the answers."""
 
     kind: Literal["evaluate"]
     """What the job does."""
-
-    name: str = Field(pattern=NAME_PATTERN)
-    """Name of the job, for people; need not be unique."""
 
     base_model: str = Field(min_length=1, max_length=512)
     """A Hugging Face id, the path of a local folder, or an MLflow URI (models:/… or runs:/…)."""

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from jobs.label_specs import NAME_PATTERN, LabelledSpec
 from workers.analysis_spec import AnalysisSpec
 from workers.specs import (
     AdapterSpec,
@@ -15,10 +16,6 @@ from workers.specs import (
     Spec,
     TrainingSpec,
 )
-
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""Form of job, model and alias names: safe in URLs, file names and MLflow model URIs."""
-
 
 ALIAS_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,63}$"
 """Form of an alias of a registered model."""
@@ -47,11 +44,8 @@ class RegistrySpec(Spec):
         return alias
 
 
-class TuningSpec(Spec):
+class TuningSpec(LabelledSpec):
     """What every job that trains adapters is about."""
-
-    name: str = Field(pattern=NAME_PATTERN)
-    """Name of the job, for people; need not be unique."""
 
     base_model: str = Field(min_length=1, max_length=512)
     """A Hugging Face id, the path of a local folder, or an MLflow URI (models:/… or runs:/…)."""

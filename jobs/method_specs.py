@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from jobs.finetune_specs import NAME_PATTERN
+from jobs.label_specs import NAME_PATTERN
 from workers.specs import AdapterSpec, HypLoraSpec, LoraSpec, LowRankSpec, Spec
 
 _ALWAYS_SAID = ("method", "r", "alpha", "curvature")

@@ -30,7 +30,7 @@ from service.errors import (
     JobNotPausedError,
 )
 from service.states import JobStatus, require_transition
-from service.tables import Job, JobEvent, UploadedFile, utc_now
+from service.tables import Job, JobEvent, JobFact, JobTag, UploadedFile, utc_now
 
 _STOPPING = [status for status in JobStatus if status.is_stopping]
 _JOB_ID = re.compile(r"job-[0-9a-f]{16}")
@@ -65,6 +65,7 @@ class Jobs:
             name=spec.name,
             status=JobStatus.QUEUED,
             spec=spec.model_dump(mode="json"),
+            priority=spec.priority,
             attempt=0,
             paused_attempt=0,
             created_at=utc_now(),
@@ -73,6 +74,10 @@ class Jobs:
             await _require_files(session, spec, self._caller)
             session.add(job)
             await session.flush()
+            session.add_all(JobTag(job_id=job.id, tag=tag) for tag in spec.tags)
+            session.add_all(
+                JobFact(job_id=job.id, key=key, value=value) for key, value in spec.metadata.items()
+            )
             session.add(_status_event(job, previous=None, reason=None))
             record(session, self._caller, "job.submit", job.id, job.project)
         return job

@@ -75,7 +75,14 @@ class Job(Base):
     """One spec being carried out."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "status", "created_at"), Index(None, "created_at", "id"))
+    __table_args__ = (
+        Index(None, "status", "created_at"),
+        Index(None, "created_at", "id"),
+        Index(None, "project", "created_at", "id"),
+        Index(None, "kind", "created_at", "id"),
+        Index(None, "name", "created_at", "id"),
+        Index(None, "project", "idempotency_key", unique=True),
+    )
 
     id: Mapped[str] = mapped_column(String(20), primary_key=True)
     project: Mapped[str] = mapped_column(String(64), default=DEFAULT_PROJECT)
@@ -85,6 +92,21 @@ class Job(Base):
     name: Mapped[str] = mapped_column(String(64))
     status: Mapped[JobStatus]
     spec: Mapped[dict[str, Any]]
+
+    priority: Mapped[int] = mapped_column(default=0)
+    """That of the spec, for the queue."""
+
+    rerun_of: Mapped[str | None] = mapped_column(String(20))
+    """The job whose spec this one's was made of; no foreign key, since that one may be gone."""
+
+    revision: Mapped[int] = mapped_column(Integer)
+    """Grows with every change of the row."""
+
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    """What the client calls the request that made the job; no other of the project has it."""
+
+    request_digest: Mapped[str | None] = mapped_column(String(64))
+    """Tells whether a request of the same key asks for the same; there is one wherever a key is."""
 
     attempt: Mapped[int] = mapped_column(default=0)
     """Submissions so far. While it is 0, nothing of the job exists outside this database."""
@@ -114,6 +136,8 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
+    __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": revision}
+
     @property
     def terminal(self) -> bool:
         """Whether the job has ended for good."""
@@ -136,6 +160,27 @@ class Job(Base):
     def submission_id_of(self, attempt: int) -> str:
         """Id of an attempt on the Ray cluster; no two attempts share one."""
         return f"{self.id}-a{attempt}"
+
+
+class JobTag(Base):
+    """A tag of a job's spec, to find the job by."""
+
+    __tablename__ = "job_tags"
+    __table_args__ = (Index(None, "tag", "job_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    tag: Mapped[str] = mapped_column(String(64), primary_key=True)
+
+
+class JobFact(Base):
+    """A pair of the metadata of a job's spec, to find the job by."""
+
+    __tablename__ = "job_metadata"
+    __table_args__ = (Index(None, "key", "value", "job_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(512))
 
 
 class JobEvent(Base):
