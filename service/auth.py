@@ -56,6 +56,6 @@ async def _require(request: Request, caller: Caller, scope: Scope) -> None:
     except ForbiddenError as error:
         if request.method not in _READING:
             audit: AuditLog = request.app.state.parts.audit
-            action = f"{request.method} {request.scope['route'].path}"
-            await audit.note(caller, action, quote(request.url.path), caller.project, error.code)
+            path = quote(request.url.path)
+            await audit.note(caller, request.method, path, caller.project, error.code)
         raise

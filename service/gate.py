@@ -29,6 +29,7 @@ _FRESH_FOR_S = 2.0
 _MAX_KNOWN = 1000
 _NOTE_USES_EVERY_S = 60.0
 _HOW = "send the header Authorization: Bearer KEY with an API key, as `hyplora keys create` makes"
+_TOO_MANY_FAILURES = "too many requests without a valid API key came from this address"
 
 
 @dataclass
@@ -82,7 +83,10 @@ class Gate:
         if token is None or known is None or not _is_verified(known, token):
             known = await self._authenticate(token, _network(address))
         _require_valid(known.record)
-        self._require_rate(known.record.id)
+        _require_room(
+            self._requests.take(known.record.id),
+            f"the key {known.record.id} asks more often than this service allows",
+        )
         self._uses[known.record.id] = utc_now()
         return Caller(
             key_id=known.record.id,
@@ -117,26 +121,25 @@ class Gate:
 
     async def _authenticate(self, token: KeyToken | None, network: str) -> _Known:
         """Compare a token with its record; what fails counts against its address."""
-        if wait_s := self._failures.take(network):
-            raise RateLimitedError(
-                "too many requests without a valid API key came from this address; "
-                f"try again in {whole_seconds(wait_s)} s",
-                whole_seconds(wait_s),
-            )
+        _require_room(self._failures.wait_s(network), _TOO_MANY_FAILURES)
         if token is None:
+            self._failures.take(network)
             raise UnauthorizedError(_HOW)
         known = await self._read(token.key_id)
-        if known is None or not await self._verify(known, token):
-            raise UnauthorizedError(f"this API key is not known; {_HOW}")
-        self._failures.give_back(network)
-        return known
+        if known is None:
+            self._failures.take(network)
+        elif await self._verify(known, token, network):
+            return known
+        raise UnauthorizedError(f"this API key is not known; {_HOW}")
 
-    async def _verify(self, known: _Known, token: KeyToken) -> bool:
+    async def _verify(self, known: _Known, token: KeyToken, network: str) -> bool:
         async with self._hashing:
             if _is_verified(known, token):  # a request that came earlier did it
                 return True
+            _require_room(self._failures.take(network), _TOO_MANY_FAILURES)
             if not await asyncio.to_thread(matches, token.secret, known.record.hash):
                 return False
+            self._failures.give_back(network)
             known.verified = token.digest
             return True
 
@@ -157,13 +160,11 @@ class Gate:
             self._known.popitem(last=False)
         return known
 
-    def _require_rate(self, key_id: str) -> None:
-        if wait_s := self._requests.take(key_id):
-            raise RateLimitedError(
-                f"the key {key_id} asks more often than this service allows; "
-                f"try again in {whole_seconds(wait_s)} s",
-                whole_seconds(wait_s),
-            )
+
+def _require_room(wait_s: float | None, reason: str) -> None:
+    if wait_s is not None:
+        seconds = whole_seconds(wait_s)
+        raise RateLimitedError(f"{reason}; try again in {seconds} s", seconds)
 
 
 def _is_verified(known: _Known, token: KeyToken) -> bool:

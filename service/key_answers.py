@@ -91,7 +91,7 @@ class AuditRead(Answer):
     """Whose the target is; of a refusal, the project of the key."""
 
     action: str
-    """What was done, such as `job.cancel`; of a refusal, the method and the route."""
+    """What was done, such as `job.cancel`; of a refusal, the method."""
 
     target: str
     """Id of what was changed; of a refusal, the path."""

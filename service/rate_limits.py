@@ -42,11 +42,14 @@ class RateLimit:
         Returns:
             None, or the seconds until there is one if the bucket is empty.
         """
-        bucket = self._filled(name)
-        if bucket.num_tokens < 1:
-            return (1 - bucket.num_tokens) / self._per_second
-        bucket.num_tokens -= 1
-        return None
+        if (wait_s := self.wait_s(name)) is None:
+            self._filled(name).num_tokens -= 1
+        return wait_s
+
+    def wait_s(self, name: str) -> float | None:
+        """Seconds until there is a token to take; None if there is one."""
+        num_tokens = self._filled(name).num_tokens
+        return None if num_tokens >= 1 else (1 - num_tokens) / self._per_second
 
     def give_back(self, name: str) -> None:
         """Undo a `take`."""

@@ -146,5 +146,7 @@ def describe_faults(error: ValidationError) -> str:
     """What is wrong with the environment, on one line."""
     faults = error.errors(include_url=False, include_input=False)
     return "; ".join(
-        f"HYPLORA_{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in faults
+        f"HYPLORA_{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+        for fault in faults
+        if fault["type"] != "default_factory_not_called"  # follows from another fault
     )
