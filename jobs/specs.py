@@ -1,5 +1,6 @@
 """Every kind of job that users submit. Torch-free."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -16,6 +17,16 @@ JobSpec = Annotated[
     Field(discriminator="kind"),
 ]
 """A job, told from others by its `kind`."""
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    FINETUNE = "finetune"
+    SEARCH = "search"
+    EVALUATE = "evaluate"
+    COMPARE = "compare"
+    ANALYZE = "analyze"
 
 
 def file_ids(spec: JobSpec) -> dict[str, str]:

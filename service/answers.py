@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from service.states import JobStatus
 
@@ -142,6 +142,9 @@ class LinksRead(Answer):
     logs: str | None = None
     """Its driver's log."""
 
+    rerun_of: str | None = None
+    """The job that this one does again."""
+
     trials: str | None = None
     """The trials of a search."""
 
@@ -182,6 +185,21 @@ class JobRead(Answer):
 
     name: str
     """The user's name for it."""
+
+    project: str = "default"
+    """Whose job it is."""
+
+    tags: list[str] = []
+    """The user's words to find it by."""
+
+    metadata: dict[str, str] = Field({}, validation_alias=AliasChoices("facts", "metadata"))
+    """The user's facts to find it by."""
+
+    priority: int = 0
+    """Its place in the queue: the higher comes first."""
+
+    rerun_of: str | None = None
+    """The job that was done again, of which this one's spec was made."""
 
     status: JobStatus
     """Where the job stands."""

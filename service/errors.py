@@ -18,10 +18,12 @@ ServiceError
     ├── JobNotPausedError            409 job-not-paused
     ├── JobNotRunningError           409 job-not-running
     ├── TrialAlreadyEndedError       409 trial-already-ended
+    ├── PreconditionFailedError      412 precondition-failed
     ├── RequestTooLargeError         413 request-too-large
     ├── UploadTooLargeError          413 upload-too-large
     ├── RequestInvalidError          422 request-invalid
     ├── SpecInvalidError             422 spec-invalid
+    ├── IdempotencyKeyReusedError    422 idempotency-key-reused
     ├── UploadMalformedError         422 upload-malformed
     ├── DatasetInvalidError          422 dataset-invalid
     ├── JobWouldFailError            422 and the code of the failure
@@ -217,6 +219,12 @@ class TrialAlreadyEndedError(ProblemError):
     code, status = "trial-already-ended", 409
 
 
+class PreconditionFailedError(ProblemError):
+    """What is to be changed is no longer as the client has seen it."""
+
+    code, status = "precondition-failed", 412
+
+
 class RequestTooLargeError(ProblemError):
     """The body is larger than this endpoint reads."""
 
@@ -239,6 +247,12 @@ class SpecInvalidError(ProblemError):
     """The job's specification is not valid."""
 
     code, status = "spec-invalid", 422
+
+
+class IdempotencyKeyReusedError(ProblemError):
+    """The key was sent before, with a request for something else."""
+
+    code, status = "idempotency-key-reused", 422
 
 
 class UploadMalformedError(ProblemError):

@@ -7,31 +7,33 @@ ids.
 """
 
 import re
-import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from typing import Any, Self
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jobs.specs import JobSpec, file_ids
+from jobs.specs import JobSpec
 from service.audit import record
 from service.boundaries import RunRef
 from service.callers import DEFAULT_PROJECT, Caller, visible_project
 from service.database import Database
 from service.errors import (
-    DataFileNotFoundError,
-    FieldError,
     JobAlreadyEndedError,
     JobNotFoundError,
     JobNotPausableError,
     JobNotPausedError,
 )
+from service.job_filters import JobFilter
+from service.preconditions import require_match
 from service.states import JobStatus, require_transition
-from service.tables import Job, JobEvent, JobFact, JobTag, UploadedFile, utc_now
+from service.submission import KeyedRequest, add_job, find_answered, new_job, require_files
+from service.tables import Job, JobEvent, utc_now
 
+_ALL = JobFilter()
 _STOPPING = [status for status in JobStatus if status.is_stopping]
 _JOB_ID = re.compile(r"job-[0-9a-f]{16}")
 _UNCLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt == Job.paused_attempt)
@@ -52,35 +54,53 @@ class Jobs:
         acting._caller = caller
         return acting
 
-    async def submit(self, spec: JobSpec) -> Job:
+    async def submit(self, spec: JobSpec, *, rerun_of: str | None = None) -> Job:
         """Queue a job.
+
+        Args:
+            spec: What it does.
+            rerun_of: The job whose spec this one was made of.
 
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
         """
-        job = Job(
-            id=f"job-{secrets.token_hex(8)}",
-            project=self._caller.project if self._caller else DEFAULT_PROJECT,
-            kind=spec.kind,
-            name=spec.name,
-            status=JobStatus.QUEUED,
-            spec=spec.model_dump(mode="json"),
-            priority=spec.priority,
-            attempt=0,
-            paused_attempt=0,
-            created_at=utc_now(),
-        )
+        job = new_job(spec, self._project, rerun_of, request=None)
         async with self._database.writing() as session:
-            await _require_files(session, spec, self._caller)
-            session.add(job)
-            await session.flush()
-            session.add_all(JobTag(job_id=job.id, tag=tag) for tag in spec.tags)
-            session.add_all(
-                JobFact(job_id=job.id, key=key, value=value) for key, value in spec.metadata.items()
-            )
-            session.add(_status_event(job, previous=None, reason=None))
-            record(session, self._caller, "job.submit", job.id, job.project)
+            await self._queue(session, job, spec)
         return job
+
+    async def submit_once(
+        self,
+        spec: JobSpec,
+        request: KeyedRequest,
+        *,
+        rerun_of: str | None = None,
+    ) -> tuple[Job, bool]:
+        """Queue a job, unless the same request has done so; whether it had.
+
+        Args:
+            spec: What the job does.
+            request: Its key and what it asks for; keys of different projects do not meet.
+            rerun_of: The job whose spec this one was made of.
+
+        Raises:
+            DataFileNotFoundError: If the spec names a file that was not uploaded.
+            IdempotencyKeyReusedError: If a request for something else had the same key.
+        """
+        try:
+            async with self._database.writing() as session:
+                if (earlier := await find_answered(session, self._project, request)) is not None:
+                    return earlier, True
+                job = new_job(spec, self._project, rerun_of, request)
+                await self._queue(session, job, spec)
+                return job, False
+        except IntegrityError:
+            # On PostgreSQL, another request of this key can commit after the look.
+            async with self._database.reading() as session:
+                earlier = await find_answered(session, self._project, request)
+            if earlier is None:
+                raise
+            return earlier, True
 
     async def require_files(self, spec: JobSpec) -> None:
         """Refuse a spec that could not be queued.
@@ -89,7 +109,7 @@ class Jobs:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
         """
         async with self._database.reading() as session:
-            await _require_files(session, spec, self._caller)
+            await require_files(session, spec, self._caller)
 
     async def get(self, job_id: str) -> Job:
         """A job as it stands.
@@ -101,23 +121,20 @@ class Jobs:
             return await find_job(session, job_id, self._caller)
 
     async def page(
-        self, limit: int, after: str | None = None, status: JobStatus | None = None
+        self, limit: int, after: str | None = None, shown: JobFilter = _ALL
     ) -> tuple[Sequence[Job], bool]:
         """Jobs, newest first, and whether there are more.
 
         Args:
             limit: Most jobs that are returned.
             after: Id of the last job of the page before.
-            status: Jobs of this status alone.
+            shown: Which jobs are meant.
 
         Raises:
             JobNotFoundError: If `after` is no job.
         """
-        query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
-        if status is not None:
-            query = query.where(Job.status == status)
-        if (project := visible_project(self._caller)) is not None:
-            query = query.where(Job.project == project)
+        query = select(Job).where(*shown.conditions(), *self._visible())
+        query = query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
         async with self._database.reading() as session:
             if after is not None:
                 last = await find_job(session, after, self._caller)
@@ -125,14 +142,15 @@ class Jobs:
             jobs = (await session.scalars(query)).all()
         return jobs[:limit], len(jobs) > limit
 
-    async def pause(self, job_id: str) -> Job:
+    async def pause(self, job_id: str, if_match: str | None = None) -> Job:
         """Take a job off the cluster; one that may have a driver is `pausing` until that is gone.
 
         Raises:
             JobNotFoundError: If there is none.
             JobNotPausableError: If it has ended or is being cancelled.
+            PreconditionFailedError: If its ETag is none of `if_match`.
         """
-        async with self._locked(job_id) as (session, job):
+        async with self._locked(job_id, if_match) as (session, job):
             if job.status.is_terminal:
                 raise JobNotPausableError(
                     f"{job_id} has already {_ended(job.status)}; there is nothing left to pause"
@@ -146,14 +164,15 @@ class Jobs:
                 record(session, self._caller, "job.pause", job.id, job.project)
             return job
 
-    async def resume(self, job_id: str) -> Job:
+    async def resume(self, job_id: str, if_match: str | None = None) -> Job:
         """Queue a paused job again; its next attempt goes on from its last checkpoint.
 
         Raises:
             JobNotFoundError: If there is none.
             JobNotPausedError: If it is not paused.
+            PreconditionFailedError: If its ETag is none of `if_match`.
         """
-        async with self._locked(job_id) as (session, job):
+        async with self._locked(job_id, if_match) as (session, job):
             if job.status is JobStatus.PAUSING:
                 raise JobNotPausedError(f"{job_id} is still pausing; resume it once it is paused")
             if job.status is not JobStatus.PAUSED:
@@ -164,14 +183,15 @@ class Jobs:
             record(session, self._caller, "job.resume", job.id, job.project)
             return job
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str, if_match: str | None = None) -> Job:
         """End a job; one that exists outside is `cancelling` until that is cleared up.
 
         Raises:
             JobNotFoundError: If there is none.
             JobAlreadyEndedError: If it has ended.
+            PreconditionFailedError: If its ETag is none of `if_match`.
         """
-        async with self._locked(job_id) as (session, job):
+        async with self._locked(job_id, if_match) as (session, job):
             if job.status.is_terminal:
                 raise JobAlreadyEndedError(f"{job_id} has already {_ended(job.status)}")
             if job.status is not JobStatus.CANCELLING:
@@ -313,9 +333,28 @@ class Jobs:
             _move(session, job, status, reason)
 
     @asynccontextmanager
-    async def _locked(self, job_id: str) -> AsyncIterator[tuple[AsyncSession, Job]]:
+    async def _locked(
+        self, job_id: str, if_match: str | None = None
+    ) -> AsyncIterator[tuple[AsyncSession, Job]]:
         async with self._database.writing() as session:
-            yield session, await find_job(session, job_id, self._caller, lock=True)
+            job = await find_job(session, job_id, self._caller, lock=True)
+            require_match(job, if_match)
+            yield session, job
+
+    async def _queue(self, session: AsyncSession, job: Job, spec: JobSpec) -> None:
+        await require_files(session, spec, self._caller)
+        await add_job(session, job, spec)
+        session.add(_status_event(job, previous=None, reason=None))
+        record(session, self._caller, "job.submit", job.id, job.project)
+
+    @property
+    def _project(self) -> str:
+        """Whose the jobs are that are submitted here."""
+        return self._caller.project if self._caller else DEFAULT_PROJECT
+
+    def _visible(self) -> Iterator[ColumnElement[bool]]:
+        if (project := visible_project(self._caller)) is not None:
+            yield Job.project == project
 
 
 async def find_job(
@@ -345,25 +384,6 @@ async def _oldest(
 ) -> Sequence[Job]:
     query = select(Job).where(condition).order_by(Job.created_at, Job.id).limit(limit)
     return (await session.scalars(query)).all()
-
-
-async def _require_files(session: AsyncSession, spec: JobSpec, caller: Caller | None) -> None:
-    named = file_ids(spec)
-    query = select(UploadedFile.id).where(UploadedFile.id.in_(named.values()))
-    if (project := visible_project(caller)) is not None:
-        query = query.where(UploadedFile.project == project)
-    known = set((await session.scalars(query)).all())
-    missing = [
-        FieldError(field=field, value=file_id, message="no file with this id was uploaded")
-        for field, file_id in named.items()
-        if file_id not in known
-    ]
-    if missing:
-        fields = " and ".join(error.field for error in missing)
-        raise DataFileNotFoundError(
-            f"{fields}: no such file; upload it with POST /v1/files and use the id it answers",
-            missing,
-        )
 
 
 def _move(session: AsyncSession, job: Job, status: JobStatus, reason: str | None = None) -> None:

@@ -113,8 +113,8 @@ def _explain(complaint: Mapping[str, Any], body: object) -> FieldError:
         location = [*location, named[1]]  # the field that tells the members of a union apart
     is_rule = complaint["type"] == "value_error" and source == "body" and not location
     if is_rule and (named := _FIELD_FIRST.match(message)):
-        return FieldError(field=_readable(named["field"]), message=_readable(named["rest"]))
-    field = _readable(".".join(map(str, location)) or source)
+        return FieldError(field=readable(named["field"]), message=readable(named["rest"]))
+    field = readable(".".join(map(str, location)) or source)
     return FieldError(field=field, value=_plain(complaint["input"]), message=message)
 
 
@@ -140,11 +140,11 @@ def _plain(value: object) -> bool | int | float | str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, str):
-        return _readable(value[:200])
+        return readable(value[:200])
     return value if isinstance(value, bool | int | float) else None
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
     """Text without half surrogate pairs, which JSON can name and no encoding can hold."""
     return text.encode(errors="backslashreplace").decode()
 

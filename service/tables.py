@@ -136,7 +136,7 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
-    __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": revision}
+    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012  # SQLAlchemy reads it once
 
     @property
     def terminal(self) -> bool:
@@ -147,6 +147,16 @@ class Job(Base):
     def search(self) -> dict[str, Any] | None:
         """What is known of a search's trials together."""
         return (self.progress or {}).get("search")
+
+    @property
+    def tags(self) -> list[str]:
+        """Words to find the job by; a job of an older service has none."""
+        return list(self.spec.get("tags", ()))
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The metadata of the spec; SQLAlchemy has taken that name."""
+        return dict(self.spec.get("metadata", {}))
 
     @property
     def submission_id(self) -> str:

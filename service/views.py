@@ -42,6 +42,8 @@ class Views:
     def _links(self, job: Job) -> LinksRead:
         path = f"/v1/jobs/{job.id}"
         links = {"self": path, "events": f"{path}/events", "logs": f"{path}/logs"}
+        if job.rerun_of is not None:
+            links["rerun_of"] = f"/v1/jobs/{job.rerun_of}"
         if job.submitted_at is not None:
             links["ray_dashboard"] = f"{self._ray_url}/#/jobs/{job.submission_id}"
         if job.kind == "search":
