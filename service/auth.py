@@ -8,7 +8,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from service.audit import AuditLog
 from service.callers import Caller, Scope
-from service.errors import ForbiddenError
+from service.errors import ForbiddenError, UnauthorizedError
 from service.gate import Gate
 
 _READING = {"GET", "HEAD"}
@@ -18,15 +18,20 @@ _bearer = HTTPBearer(auto_error=False, description="An API key: hyp_ and what fo
 async def authenticate(
     request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
-    """The key that the request carries; the same for all who ask during one request.
+    """The caller whose key the request carries; the same for all who ask during one request.
 
     Raises:
         RateLimitedError: If it comes too often.
         UnauthorizedError: If it carries none that is valid.
     """
+    if given is None:
+        raise UnauthorizedError(
+            "send the header Authorization: Bearer KEY with an API key; "
+            "`hyplora keys create` makes one"
+        )
     gate: Gate = request.app.state.parts.gate
     address = request.client.host if request.client else ""
-    return await gate.admit(given.credentials if given else None, address, request.state.request_id)
+    return await gate.admit(given.credentials, address, request.state.request_id)
 
 
 CallerPart = Annotated[Caller, Depends(authenticate)]

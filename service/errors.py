@@ -281,7 +281,7 @@ class JobWouldFailError(ProblemError):
 
 
 class RateLimitedError(ProblemError):
-    """The API key, or an address without one, asks too often."""
+    """The API key, or an address with keys that are not valid, asks too often."""
 
     code, status = "rate-limited", 429
 

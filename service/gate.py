@@ -28,8 +28,7 @@ logger = logging.getLogger(__name__)
 _FRESH_FOR_S = 2.0
 _MAX_KNOWN = 1000
 _NOTE_USES_EVERY_S = 60.0
-_HOW = "send the header Authorization: Bearer KEY with an API key, as `hyplora keys create` makes"
-_TOO_MANY_FAILURES = "too many requests without a valid API key came from this address"
+_TOO_MANY_FAILURES = "too many requests with keys that are not valid came from this address"
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Gate:
     Args:
         keys: All keys.
         requests: How often one key may ask.
-        failures: How often one address may come without a valid key.
+        failures: How often one address may come with what is no valid key.
         clock: Seconds that only grow.
     """
 
@@ -66,19 +65,19 @@ class Gate:
         self._hashing = asyncio.Lock()
         self._uses: dict[str, datetime] = {}
 
-    async def admit(self, text: str | None, address: str, request_id: str) -> Caller:
+    async def admit(self, text: str, address: str, request_id: str) -> Caller:
         """Find out whose request it is.
 
         Args:
-            text: The bearer token; None if there is none.
+            text: The bearer token.
             address: Where the request comes from.
             request_id: Its id.
 
         Raises:
-            RateLimitedError: If the key, or an address without one, asks too often.
-            UnauthorizedError: If there is no valid key.
+            RateLimitedError: If the key, or an address with bad ones, asks too often.
+            UnauthorizedError: If the token is no valid key.
         """
-        token = parse_token(text) if text else None
+        token = parse_token(text)
         known = await self._read(token.key_id) if token and token.key_id in self._known else None
         if token is None or known is None or not _is_verified(known, token):
             known = await self._authenticate(token, _network(address))
@@ -122,15 +121,12 @@ class Gate:
     async def _authenticate(self, token: KeyToken | None, network: str) -> _Known:
         """Compare a token with its record; what fails counts against its address."""
         _require_room(self._failures.wait_s(network), _TOO_MANY_FAILURES)
-        if token is None:
-            self._failures.take(network)
-            raise UnauthorizedError(_HOW)
-        known = await self._read(token.key_id)
-        if known is None:
+        known = await self._read(token.key_id) if token else None
+        if token is None or known is None:
             self._failures.take(network)
         elif await self._verify(known, token, network):
             return known
-        raise UnauthorizedError(f"this API key is not known; {_HOW}")
+        raise UnauthorizedError("this API key is not known here; `hyplora keys create` makes one")
 
     async def _verify(self, known: _Known, token: KeyToken, network: str) -> bool:
         async with self._hashing:

@@ -110,7 +110,7 @@ class ServiceSettings(BaseSettings):
     """How often it may ask at once, after a pause."""
 
     failures_per_minute: PositiveInt = 30
-    """How often one address may come without a valid API key; as many at once."""
+    """How often one address may come with what is no valid API key; as many at once."""
 
     max_upload_bytes: PositiveInt = 2 * 1024**3
     """Largest data set accepted by POST /v1/files."""

@@ -43,7 +43,7 @@ class Entrance:
         failures = RateLimit(num_failures, num_failures, self.clock)
         return Gate(self.keys, requests, failures, self.clock)
 
-    async def admit(self, text: str | None, address: str = "192.0.2.1") -> Caller:
+    async def admit(self, text: str, address: str = "192.0.2.1") -> Caller:
         return await self.gate.admit(text, address, "request-1")
 
     async def key(self, scope: Scope = Scope.SUBMIT, **changes: object) -> str:
@@ -182,12 +182,12 @@ async def test_a_key_that_is_known_passes_from_an_address_that_is_stopped(
 async def test_addresses_of_one_ipv6_network_count_as_one(entrance: Entrance) -> None:
     for number in range(5):
         with pytest.raises(UnauthorizedError):
-            await entrance.admit(None, f"2001:db8::{number:x}")
+            await entrance.admit("guess", f"2001:db8::{number:x}")
 
     with pytest.raises(RateLimitedError):
-        await entrance.admit(None, "2001:db8::ffff")
+        await entrance.admit("guess", "2001:db8::ffff")
     with pytest.raises(UnauthorizedError):
-        await entrance.admit(None, "2001:db8:0:1::1")
+        await entrance.admit("guess", "2001:db8:0:1::1")
 
 
 async def test_valid_keys_do_not_count_against_their_address(entrance: Entrance) -> None:

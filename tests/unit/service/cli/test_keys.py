@@ -50,8 +50,8 @@ def test_keys_are_listed_with_project_scopes_and_state(hyplora: Run) -> None:
     as_json = json.loads(hyplora("keys", "list", "--json").stdout)
 
     assert revoked.stdout == f"{first.key_id} revoked\n"
-    assert re.match(rf"{second.key_id} +ops +default +admin +valid +20.* never", listed[1])
-    assert re.match(rf"{first.key_id} +ci +default +submit +revoked", listed[2])
+    assert re.match(rf" *{second.key_id} +ops +default +admin +valid +20.* never", listed[1])
+    assert re.match(rf" *{first.key_id} +ci +default +submit +revoked", listed[2])
     assert [key["name"] for key in as_json["data"]] == ["ops", "ci"]
     assert "hash" not in as_json["data"][0]
 
