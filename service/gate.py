@@ -142,19 +142,31 @@ class Gate:
     async def _read(self, key_id: str) -> _Known | None:
         """What is known of a key, read again if that is too old."""
         known = self._known.get(key_id)
-        if known is None or self._clock() - known.read_at > _FRESH_FOR_S:
-            read_at = self._clock()
+        if known is None:
             record = await self._keys.find(key_id)
             if record is None:
-                self._known.pop(key_id, None)
                 return None
-            # Looked up anew, since another request may have come by while this one read.
-            known = self._known.setdefault(key_id, _Known(record, read_at))
-            known.record, known.read_at = record, read_at
+            # Another request may have come first, and may be comparing its secret.
+            known = self._known.setdefault(key_id, _Known(record, self._clock()))
+        elif self._clock() - known.read_at > _FRESH_FOR_S and not await self._refresh(known):
+            self._known.pop(key_id, None)
+            return None
+        self._known[key_id] = known
         self._known.move_to_end(key_id)
         if len(self._known) > _MAX_KNOWN:
             self._known.popitem(last=False)
         return known
+
+    async def _refresh(self, known: _Known) -> bool:
+        """Read a record again, if it is still there; others go on meanwhile with what was known."""
+        before, known.read_at = known.read_at, self._clock()
+        try:
+            record = await self._keys.find(known.record.id)
+        except BaseException:
+            known.read_at = before
+            raise
+        known.record = record or known.record
+        return record is not None
 
 
 def _require_room(wait_s: float | None, reason: str) -> None:

@@ -69,6 +69,21 @@ async def test_keys_are_noted_by_id_and_never_by_secret(stage: Stage) -> None:
     assert made["key"].rpartition("_")[2] not in str(noted)
 
 
+async def test_a_change_that_cannot_be_noted_is_not_made(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await stage.submit()
+
+    def fail(*_: object) -> None:
+        raise OSError("no room for the log")
+
+    with monkeypatch.context() as outage:
+        outage.setattr("service.lifecycle.record", fail)
+        assert (await stage.client.post(f"/v1/jobs/{job_id}/cancel")).status_code == 500
+
+    assert (await stage.job(job_id))["status"] == "queued"
+
+
 async def test_what_changes_nothing_is_not_noted(stage: Stage) -> None:
     spec = await stage.spec()
     job_id = await stage.submit(train=spec["data"]["train"])

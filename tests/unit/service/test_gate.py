@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlalchemy.exc import OperationalError
 
 from service import gate as gate_module
@@ -101,6 +101,57 @@ async def test_a_key_is_hashed_once_however_often_and_at_once_it_comes(
     await entrance.admit(text)
 
     assert entrance.num_hashed == 1
+
+
+async def test_requests_that_come_together_read_a_record_again_once(
+    entrance: Entrance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = await entrance.key()
+    await entrance.admit(text)
+    find, num_reads = entrance.keys.find, 0
+
+    async def count(key_id: str) -> ApiKey | None:
+        nonlocal num_reads
+        num_reads += 1
+        return await find(key_id)
+
+    monkeypatch.setattr(entrance.keys, "find", count)
+    for now in (1.0, 2.1):
+        entrance.clock.now = now
+        await asyncio.gather(*(entrance.admit(text) for _ in range(20)))
+
+    assert num_reads == 1
+
+
+async def test_a_record_that_could_not_be_read_again_stays_old(
+    entrance: Entrance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = await entrance.key()
+    await entrance.admit(text)
+    await entrance.change(text, revoked_at=utc_now())
+    entrance.clock.now = 2.1
+
+    async def fail(_key_id: str) -> ApiKey | None:
+        raise OperationalError("SELECT", {}, OSError("gone"))
+
+    with monkeypatch.context() as outage:
+        outage.setattr(entrance.keys, "find", fail)
+        with pytest.raises(OperationalError):
+            await entrance.admit(text)
+    with pytest.raises(UnauthorizedError, match="was revoked"):
+        await entrance.admit(text)
+
+
+async def test_a_key_that_a_restored_database_lacks_is_not_known(entrance: Entrance) -> None:
+    text = await entrance.key()
+    await entrance.admit(text)
+    async with entrance.database.writing() as session:
+        await session.execute(delete(ApiKey))
+
+    entrance.clock.now = 2.1
+
+    with pytest.raises(UnauthorizedError, match="not known"):
+        await entrance.admit(text)
 
 
 @pytest.mark.parametrize(
