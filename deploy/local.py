@@ -1,6 +1,6 @@
 """The embedded stack: Ray head, MLflow server and API on one machine, from one command.
 
-Everything listens on loopback only, Ray and the API ask for tokens, and all state lies under one
+Everything listens on loopback only, Ray and the API ask for secrets, and all state lies under one
 folder. `hyplora up` runs this module; the demo and the tests start the same stack from Python.
 """
 
@@ -20,10 +20,13 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pydantic import ValidationError
 from rich.console import Console
 
+from deploy.api_key import ensure_api_key
 from deploy.home import StackError, StackPorts, ensure_secret, lock_home
 from deploy.processes import ChildProcess, ProcessError, free_ports
+from service.settings import ServiceSettings, describe_faults
 
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 180.0
@@ -41,11 +44,12 @@ class LocalStack:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._ports = ports.resolved()
         self._lock = lock_home(self.home)
-        self.token = ensure_secret(self.home / "token")
         self._ray_token_path = self.home / "ray-token"
         ensure_secret(self._ray_token_path)
         # Not under home: the paths of Ray's sockets must stay under 107 bytes.
         self._ray_folder = Path(tempfile.mkdtemp(prefix="hyplora-ray-"))
+        self.token = ""
+        """API key of an administrator, known once the service was started."""
         self.children: dict[str, ChildProcess] = {}
 
     @property
@@ -122,7 +126,16 @@ class LocalStack:
         self._spawn("mlflow", command, environment)
 
     def start_service(self) -> None:
-        """Start the control plane."""
+        """Start the control plane; without a valid key in its file, make one first.
+
+        Raises:
+            StackError: If a HYPLORA_* variable is not valid.
+        """
+        try:
+            settings = ServiceSettings(home=self.home)
+        except ValidationError as error:
+            raise StackError(describe_faults(error)) from error
+        self.token = ensure_api_key(self.home / "token", settings.database_url)
         command = [
             *(sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app"),
             *("--host", _HOST, "--port", str(self._ports.api), "--log-level", "warning"),
@@ -269,7 +282,7 @@ def main() -> int:
             wanted = StackPorts(options.port, options.mlflow_port, options.dashboard_port)
             with LocalStack(options.home, wanted) as stack:
                 stack.start(console.print)
-                console.print(f"API token      {stack.home / 'token'}")
+                console.print(f"API key        {stack.home / 'token'}")
                 console.print(
                     f"Ray token      {stack.home / 'ray-token'} (the dashboard asks for it)"
                 )

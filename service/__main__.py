@@ -6,8 +6,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from service.app import create_app
-from service.errors import TokenFileError
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, describe_faults
 
 _GRACE_S = 10
 
@@ -17,8 +16,8 @@ def main() -> int:
     try:
         settings = ServiceSettings()
         app = create_app(settings)
-    except (TokenFileError, ValidationError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 (there is no log yet)
+    except ValidationError as error:
+        print(f"error: {describe_faults(error)}", file=sys.stderr)  # noqa: T201 (there is no log yet)
         return 1
     uvicorn.run(
         app,

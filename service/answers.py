@@ -39,6 +39,9 @@ class FileRead(Answer):
     id: str
     """Stable id, `file-` and 16 hexadecimal digits."""
 
+    project: str = "default"
+    """Whose it is: the project of the key that uploaded it."""
+
     filename: str
     """Name that the file had on the user's machine."""
 

@@ -8,7 +8,8 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from service.auth import read_token, require_token
+from service.audit import AuditLog
+from service.auth import require_admin, require_scope_of_method
 from service.boundaries import Drivers, Runs
 from service.control_loop import ControlLoop
 from service.database import Database
@@ -17,27 +18,34 @@ from service.dispatcher import Dispatcher
 from service.dry_runs import DryRuns
 from service.errors import (
     DatabaseUnavailableError,
+    ForbiddenError,
     InternalError,
+    RateLimitedError,
     RequestInvalidError,
     UnauthorizedError,
     problems,
 )
 from service.events import Events
 from service.files import Files
+from service.gate import Gate
+from service.keys import Keys
 from service.leases import Lease
 from service.lifecycle import Jobs
 from service.logs import Logs
 from service.middleware import BodyLimit, RequestBoundary
 from service.problems import describe_problems, install_problem_handlers
+from service.rate_limits import RateLimit
 from service.ray_client import RayDrivers
 from service.readiness import Readiness
 from service.reconciler import Reconciler
 from service.reports import Reports
-from service.routers import events, files, health, jobs, logs, reports, trials
+from service.routers import audit, events, files, health, jobs, keys, logs, reports, trials
 from service.settings import ServiceSettings
 from service.tracking import MlflowRuns
 from service.trials import Trials
 from service.views import Views
+
+logger = logging.getLogger(__name__)
 
 _MAX_BODY_BYTES = 1024**2
 _UPLOADS = "/v1/files"
@@ -45,8 +53,17 @@ _TAGS = [
     {"name": "jobs", "description": "Specs being carried out: submit, follow, cancel."},
     {"name": "trials", "description": "Members of a search: list, sort, cancel one."},
     {"name": "files", "description": "Data sets to train on."},
+    {"name": "keys", "description": "API keys, and the log of what was done with them."},
     {"name": "health", "description": "Whether the service and what it needs answer."},
 ]
+_REFUSALS = problems(
+    UnauthorizedError,
+    ForbiddenError,
+    RateLimitedError,
+    RequestInvalidError,
+    InternalError,
+    DatabaseUnavailableError,
+)
 
 
 def create_app(
@@ -61,9 +78,6 @@ def create_app(
         settings: By default those of the environment.
         drivers: By default the Ray cluster that the settings name.
         runs: By default the MLflow server that the settings name.
-
-    Raises:
-        TokenFileError: If there is no usable API token.
     """
     settings = settings or ServiceSettings()
     app = FastAPI(
@@ -73,7 +87,6 @@ def create_app(
         openapi_tags=_TAGS,
         lifespan=_lifespan,
     )
-    app.state.token = read_token(settings.token_path)
     app.state.parts = _assemble(
         settings,
         drivers or RayDrivers(settings.ray_address),
@@ -81,6 +94,7 @@ def create_app(
     )
     app.include_router(health.probes)
     app.include_router(_guarded_routes())
+    app.include_router(_admin_routes())
     install_problem_handlers(app)
     describe_problems(app)
     app.add_middleware(BodyLimit, max_bytes=_MAX_BODY_BYTES, exempt_paths={_UPLOADS})
@@ -89,33 +103,46 @@ def create_app(
 
 
 def _guarded_routes() -> APIRouter:
-    """Everything that needs the token."""
+    """What users do: everything needs a key, and every change one that may submit."""
     router = APIRouter(
-        prefix="/v1",
-        dependencies=[Depends(require_token)],
-        responses=problems(
-            UnauthorizedError, RequestInvalidError, InternalError, DatabaseUnavailableError
-        ),
+        prefix="/v1", dependencies=[Depends(require_scope_of_method)], responses=_REFUSALS
     )
     for part in (jobs, trials, reports, events, logs, files, health):
         router.include_router(part.router)
     return router
 
 
+def _admin_routes() -> APIRouter:
+    """What administrators do."""
+    router = APIRouter(prefix="/v1", dependencies=[Depends(require_admin)], responses=_REFUSALS)
+    for part in (keys, audit):
+        router.include_router(part.router)
+    return router
+
+
 def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
     database = Database(settings.database_url)
+    audit_log = AuditLog(database)
+    all_keys = Keys(database)
     all_jobs = Jobs(database)
     all_files = Files(database, settings.files_dir, settings.max_upload_bytes)
     poll_interval_s = settings.poll_interval_s
     return Parts(
         settings=settings,
         database=database,
+        keys=all_keys,
+        gate=Gate(
+            all_keys,
+            RateLimit(settings.requests_per_minute, settings.requests_burst),
+            RateLimit(settings.failures_per_minute, settings.failures_per_minute),
+        ),
+        audit=audit_log,
         jobs=all_jobs,
         dry_runs=DryRuns(settings, all_jobs, all_files, drivers),
         files=all_files,
         events=Events(database, poll_interval_s),
         logs=Logs(all_jobs, drivers, runs, poll_interval_s),
-        trials=Trials(all_jobs, runs),
+        trials=Trials(all_jobs, runs, audit_log),
         reports=Reports(all_jobs, runs),
         views=Views(settings),
         readiness=Readiness({"database": database.ping, "ray": drivers.ping, "mlflow": runs.ping}),
@@ -136,11 +163,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     logging.getLogger("service").setLevel(parts.settings.log_level)
     await asyncio.to_thread(parts.files.prepare)
     await parts.database.upgrade()
-    loop = asyncio.create_task(parts.control_loop.run(), name="control-loop")
+    if not await parts.keys.is_any_valid():
+        logger.warning("there is no valid API key; make one with: hyplora keys create NAME")
+    tasks = [
+        asyncio.create_task(parts.control_loop.run(), name="control-loop"),
+        asyncio.create_task(parts.gate.note_uses(), name="key-uses"),
+    ]
     try:
         yield
     finally:
-        loop.cancel()
-        with suppress(asyncio.CancelledError):
-            await loop
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await parts.database.close()

@@ -1,48 +1,66 @@
-"""The one bearer token that opens the API: read from its file, compared in constant time."""
+"""What stands before every route: a valid key, and the scope that the route needs."""
 
-import secrets
-import stat
-from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service.errors import TokenFileError, UnauthorizedError
+from service.audit import AuditLog
+from service.callers import Caller, Scope
+from service.errors import ForbiddenError, UnauthorizedError
+from service.gate import Gate
 
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
-
-_bearer = HTTPBearer(auto_error=False, description="The token in the service's token file.")
-
-
-def read_token(path: Path) -> str:
-    """The API token.
-
-    Raises:
-        TokenFileError: If the file is missing or empty, or others may read or change it.
-    """
-    try:
-        if path.stat().st_mode & _OTHERS:
-            raise TokenFileError(f"others can open the token file {path}; run: chmod 600 {path}")
-        token = path.read_text().strip()
-    except OSError as error:
-        raise TokenFileError(
-            f"cannot read the token file {path} ({error.strerror}); make one that only its owner "
-            f"can read: (umask 077 && openssl rand -hex 32 > {path}), or set HYPLORA_TOKEN_PATH"
-        ) from error
-    if not token:
-        raise TokenFileError(f"the token file {path} is empty; write a long random token into it")
-    return token
+_READING = {"GET", "HEAD"}
+_bearer = HTTPBearer(auto_error=False, description="An API key: hyp_ and what follows it.")
 
 
-async def require_token(
+async def authenticate(
     request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> None:
-    """Let a request pass that carries the token.
+) -> Caller:
+    """The caller whose key the request carries; the same for all who ask during one request.
 
     Raises:
-        UnauthorizedError: If it does not.
+        RateLimitedError: If it comes too often.
+        UnauthorizedError: If it carries none that is valid.
     """
-    expected: str = request.app.state.token
-    if given is None or not secrets.compare_digest(given.credentials.encode(), expected.encode()):
-        raise UnauthorizedError("send the header Authorization: Bearer TOKEN with the API token")
+    if given is None:
+        raise UnauthorizedError(
+            "send the header Authorization: Bearer KEY with an API key; "
+            "`hyplora keys create` makes one"
+        )
+    gate: Gate = request.app.state.parts.gate
+    address = request.client.host if request.client else ""
+    return await gate.admit(given.credentials, address, request.state.request_id)
+
+
+CallerPart = Annotated[Caller, Depends(authenticate)]
+
+
+async def require_scope_of_method(request: Request, caller: CallerPart) -> None:
+    """Let a request pass whose key may read or, for what is no GET, submit.
+
+    Raises:
+        ForbiddenError: If the key may not.
+    """
+    await _require(request, caller, Scope.READ if request.method in _READING else Scope.SUBMIT)
+
+
+async def require_admin(request: Request, caller: CallerPart) -> None:
+    """Let a request pass whose key is an administrator's.
+
+    Raises:
+        ForbiddenError: If it is not.
+    """
+    await _require(request, caller, Scope.ADMIN)
+
+
+async def _require(request: Request, caller: Caller, scope: Scope) -> None:
+    try:
+        caller.require(scope)
+    except ForbiddenError as error:
+        if request.method not in _READING:
+            audit: AuditLog = request.app.state.parts.audit
+            path = quote(request.url.path)
+            await audit.note(caller, request.method, path, caller.project, error.code)
+        raise

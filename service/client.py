@@ -28,6 +28,7 @@ from service.connection import (
     ServiceUnreachableError,
     UnexpectedAnswerError,
 )
+from service.key_client import KeyClient
 from service.outage import Outage
 from service.states import JobStatus
 from service.trial_answers import TrialRead
@@ -72,7 +73,7 @@ class Client:
 
         Args:
             url: Address of the API, such as http://127.0.0.1:8800.
-            token: Bearer token.
+            token: API key.
             timeout_s: Longest wait for an answer (seconds); uploads and streams wait longer.
             reconnect_wait_s: First wait before an event stream is opened again (seconds); doubles
                 with each failure up to five seconds.
@@ -80,6 +81,8 @@ class Client:
         """
         self._connection = Connection(url, token, timeout_s, transport)
         self._reconnect_wait_s = reconnect_wait_s
+        self.keys = KeyClient(self._connection)
+        """What administrators do: API keys and the audit log."""
 
     def __enter__(self) -> Self:
         return self

@@ -60,7 +60,7 @@ class Connection:
 
     Args:
         url: Address of the API, such as http://127.0.0.1:8800.
-        token: Bearer token.
+        token: API key.
         timeout_s: Longest wait for an answer where a method is given none (seconds).
         transport: What carries the requests.
     """

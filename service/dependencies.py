@@ -1,16 +1,25 @@
-"""What routes ask for by type: the parts of the running service."""
+"""What routes ask for by type: the parts of the running service.
+
+Parts that hold what belongs to somebody are handed out as they are for the caller alone, so a route
+cannot forget to look whose a job or a file is; who has no valid key gets none of them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol, Self
 
 from fastapi import Depends, Request
 
+from service.audit import AuditLog
+from service.auth import CallerPart
+from service.callers import Caller
 from service.control_loop import ControlLoop
 from service.database import Database
 from service.dry_runs import DryRuns
 from service.events import Events
 from service.files import Files
+from service.gate import Gate
+from service.keys import Keys
 from service.lifecycle import Jobs
 from service.logs import Logs
 from service.readiness import Readiness
@@ -26,6 +35,9 @@ class Parts:
 
     settings: ServiceSettings
     database: Database
+    keys: Keys
+    gate: Gate
+    audit: AuditLog
     jobs: Jobs
     dry_runs: DryRuns
     files: Files
@@ -38,6 +50,14 @@ class Parts:
     control_loop: ControlLoop
 
 
+class Scoped(Protocol):
+    """A part that is another for each caller."""
+
+    def acting_for(self, caller: Caller) -> Self:
+        """The part as it is for a caller."""
+        ...
+
+
 def _part(name: str) -> Callable[[Request], object]:
     def part(request: Request) -> object:
         return getattr(request.app.state.parts, name)
@@ -45,13 +65,23 @@ def _part(name: str) -> Callable[[Request], object]:
     return part
 
 
+def _own_part(name: str) -> Callable[[Request, Caller], object]:
+    def part(request: Request, caller: CallerPart) -> object:
+        shared: Scoped = getattr(request.app.state.parts, name)
+        return shared.acting_for(caller)
+
+    return part
+
+
 SettingsPart = Annotated[ServiceSettings, Depends(_part("settings"))]
-JobsPart = Annotated[Jobs, Depends(_part("jobs"))]
-DryRunsPart = Annotated[DryRuns, Depends(_part("dry_runs"))]
-FilesPart = Annotated[Files, Depends(_part("files"))]
-EventsPart = Annotated[Events, Depends(_part("events"))]
-LogsPart = Annotated[Logs, Depends(_part("logs"))]
-ReportsPart = Annotated[Reports, Depends(_part("reports"))]
-TrialsPart = Annotated[Trials, Depends(_part("trials"))]
+JobsPart = Annotated[Jobs, Depends(_own_part("jobs"))]
+DryRunsPart = Annotated[DryRuns, Depends(_own_part("dry_runs"))]
+FilesPart = Annotated[Files, Depends(_own_part("files"))]
+EventsPart = Annotated[Events, Depends(_own_part("events"))]
+LogsPart = Annotated[Logs, Depends(_own_part("logs"))]
+ReportsPart = Annotated[Reports, Depends(_own_part("reports"))]
+TrialsPart = Annotated[Trials, Depends(_own_part("trials"))]
+KeysPart = Annotated[Keys, Depends(_own_part("keys"))]
+AuditPart = Annotated[AuditLog, Depends(_part("audit"))]
 ViewsPart = Annotated[Views, Depends(_part("views"))]
 ReadinessPart = Annotated[Readiness, Depends(_part("readiness"))]

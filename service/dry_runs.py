@@ -10,7 +10,8 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
@@ -19,6 +20,7 @@ from jobs.specs import JobSpec, file_ids
 from jobs.tickets import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket
 from service.answers import DryRunRead
 from service.boundaries import DriverReport, DriverRequest, Drivers, DriverState
+from service.callers import Caller
 from service.errors import (
     DryRunsBusyError,
     DryRunTimeoutError,
@@ -55,6 +57,13 @@ class DryRuns:
         self._files = files
         self._drivers = drivers
         self._places = asyncio.Semaphore(settings.max_dry_runs)
+
+    def acting_for(self, caller: Caller) -> Self:
+        """The same places, for a caller's own files."""
+        acting = copy(self)
+        acting._jobs = self._jobs.acting_for(caller)
+        acting._files = self._files.acting_for(caller)
+        return acting
 
     async def run(self, spec: JobSpec, is_abandoned: Callable[[], Awaitable[bool]]) -> DryRunRead:
         """Answer what a job would come to.

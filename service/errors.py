@@ -1,11 +1,12 @@
 """What can go wrong in the control plane, and how each error reads as an RFC 9457 problem.
 
 ServiceError
-├── TokenFileError                   the service does not start
 ├── RefusedError                     Ray or MLflow refused what it will refuse again
 ├── MissingFileError                 the bytes of an uploaded file are gone
 └── ProblemError                     has an HTTP status and a stable code
     ├── UnauthorizedError            401 unauthorized
+    ├── ForbiddenError               403 forbidden
+    ├── KeyNotFoundError             404 key-not-found
     ├── JobNotFoundError             404 job-not-found
     ├── JobNotASearchError           404 job-not-a-search
     ├── TrialNotFoundError           404 trial-not-found
@@ -26,6 +27,7 @@ ServiceError
     ├── UploadMalformedError         422 upload-malformed
     ├── DatasetInvalidError          422 dataset-invalid
     ├── JobWouldFailError            422 and the code of the failure
+    ├── RateLimitedError             429 rate-limited
     ├── DryRunsBusyError             429 dry-runs-busy
     ├── InternalError                500 internal
     ├── DryRunTimeoutError           504 dry-run-timeout
@@ -94,10 +96,6 @@ class ServiceError(Exception):
     """Base of the control plane's errors; the message says what to do next."""
 
 
-class TokenFileError(ServiceError):
-    """The file with the API token is missing, empty or open to others."""
-
-
 class RefusedError(ServiceError):
     """Ray or MLflow refused a request that it will refuse again."""
 
@@ -137,10 +135,22 @@ class ProblemError(ServiceError):
 
 
 class UnauthorizedError(ProblemError):
-    """The request carries no valid bearer token."""
+    """The request carries no valid API key."""
 
     code, status = "unauthorized", 401
     headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
+
+
+class ForbiddenError(ProblemError):
+    """The API key lacks the scope that this needs."""
+
+    code, status = "forbidden", 403
+
+
+class KeyNotFoundError(ProblemError):
+    """No API key has this id."""
+
+    code, status = "key-not-found", 404
 
 
 class JobNotFoundError(ProblemError):
@@ -268,6 +278,16 @@ class JobWouldFailError(ProblemError):
     def __init__(self, detail: str, failure: FailureCode) -> None:
         super().__init__(detail)
         self.code = failure  # type: ignore[misc]  # per instance here
+
+
+class RateLimitedError(ProblemError):
+    """The API key, or an address with keys that are not valid, asks too often."""
+
+    code, status = "rate-limited", 429
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_after_s)}  # type: ignore[misc]  # per instance
 
 
 class DryRunsBusyError(ProblemError):

@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from copy import copy
+from typing import Self
 
 from sqlalchemy import select
 
+from service.callers import Caller
 from service.database import Database
 from service.lifecycle import find_job
 from service.tables import JobEvent
@@ -23,6 +26,13 @@ class Events:
     def __init__(self, database: Database, poll_interval_s: float) -> None:
         self._database = database
         self._poll_interval_s = poll_interval_s
+        self._caller: Caller | None = None
+
+    def acting_for(self, caller: Caller) -> Self:
+        """The events as they are for a caller: those of others' jobs are not found."""
+        acting = copy(self)
+        acting._caller = caller
+        return acting
 
     async def page(self, job_id: str, after: int, limit: int) -> tuple[Sequence[JobEvent], bool]:
         """Events of a job, oldest first, and whether there are more.
@@ -58,6 +68,6 @@ class Events:
         query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after)
         async with self._database.reading() as session:
             # The job first: if it has ended by then, its last event is there, too.
-            job = await find_job(session, job_id)
+            job = await find_job(session, job_id, self._caller)
             events = await session.scalars(query.order_by(JobEvent.id).limit(limit))
             return events.all(), job.status.is_terminal

@@ -8,11 +8,15 @@ import secrets
 import time
 from collections.abc import AsyncIterable, Iterable, Sequence
 from contextlib import suppress
+from copy import copy
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from sqlalchemy import select, tuple_
 
 from jobs.tickets import FileRef
+from service.audit import record
+from service.callers import DEFAULT_PROJECT, Caller, visible_project
 from service.database import Database
 from service.errors import (
     DataFileNotFoundError,
@@ -34,7 +38,7 @@ class Files:
     """The data sets of one database and one folder.
 
     A file lies under its final name only when it is complete and valid: it is written beside it
-    and then renamed.
+    and then renamed. Those that `acting_for` answers are one caller's alone.
 
     Args:
         database: Where the records are.
@@ -47,6 +51,13 @@ class Files:
         self._folder = folder
         self._incoming = folder / "incoming"
         self._max_bytes = max_bytes
+        self._caller: Caller | None = None
+
+    def acting_for(self, caller: Caller) -> Self:
+        """The files as they are for a caller: others are not found, and uploads are audited."""
+        acting = copy(self)
+        acting._caller = caller
+        return acting
 
     def prepare(self) -> None:
         """Create the folders, and remove what uploads of a service that was killed left there."""
@@ -83,8 +94,9 @@ class Files:
             ) from error
         finally:
             await asyncio.to_thread(incoming.discard)
-        record = UploadedFile(
+        file = UploadedFile(
             id=f"file-{secrets.token_hex(8)}",
+            project=self._caller.project if self._caller else DEFAULT_PROJECT,
             filename=_display_name(filename),
             size_bytes=incoming.size_bytes,
             sha256=sha256,
@@ -92,8 +104,9 @@ class Files:
             created_at=utc_now(),
         )
         async with self._database.writing() as session:
-            session.add(record)
-        return record
+            session.add(file)
+            record(session, self._caller, "file.create", file.id, file.project)
+        return file
 
     async def get(self, file_id: str) -> UploadedFile:
         """The record of a data set.
@@ -102,10 +115,10 @@ class Files:
             DataFileNotFoundError: If there is none.
         """
         async with self._database.reading() as session:
-            record = await session.get(UploadedFile, file_id)
-        if record is None:
+            file = await session.get(UploadedFile, file_id)
+        if file is None or visible_project(self._caller) not in {None, file.project}:
             raise DataFileNotFoundError(f"there is no file {file_id!r}; GET /v1/files lists them")
-        return record
+        return file
 
     async def page(
         self, limit: int, after: str | None = None
@@ -121,12 +134,14 @@ class Files:
         """
         created_at, file_id = UploadedFile.created_at, UploadedFile.id
         query = select(UploadedFile).order_by(created_at.desc(), file_id.desc()).limit(limit + 1)
+        if (project := visible_project(self._caller)) is not None:
+            query = query.where(UploadedFile.project == project)
         if after is not None:
             last = await self.get(after)
             query = query.where(tuple_(created_at, file_id) < (last.created_at, last.id))
         async with self._database.reading() as session:
-            records = (await session.scalars(query)).all()
-        return records[:limit], len(records) > limit
+            files = (await session.scalars(query)).all()
+        return files[:limit], len(files) > limit
 
     async def refs(self, file_ids: Iterable[str]) -> dict[str, FileRef]:
         """Where drivers find files.
@@ -136,14 +151,14 @@ class Files:
         """
         return {file_id: await self._ref(await self.get(file_id)) for file_id in file_ids}
 
-    async def _ref(self, record: UploadedFile) -> FileRef:
-        path = self._folder / record.sha256
-        if await asyncio.to_thread(_size_of, path) != record.size_bytes:
+    async def _ref(self, file: UploadedFile) -> FileRef:
+        path = self._folder / file.sha256
+        if await asyncio.to_thread(_size_of, path) != file.size_bytes:
             raise MissingFileError(
-                f"{record.id} is no longer in the storage of uploaded files, or is damaged; "
+                f"{file.id} is no longer in the storage of uploaded files, or is damaged; "
                 "upload it again and submit a new job"
             )
-        return FileRef(uri=str(path), sha256=record.sha256, num_rows=record.num_rows)
+        return FileRef(uri=str(path), sha256=file.sha256, num_rows=file.num_rows)
 
     async def _receive(self, incoming: "_IncomingFile", content: AsyncIterable[bytes]) -> None:
         async for chunk in content:

@@ -7,16 +7,19 @@ ids.
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from sqlalchemy import ColumnElement, and_, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.specs import JobSpec
+from service.audit import record
 from service.boundaries import RunRef
+from service.callers import DEFAULT_PROJECT, Caller, visible_project
 from service.database import Database
 from service.errors import (
     JobAlreadyEndedError,
@@ -29,7 +32,7 @@ from service.preconditions import require_match
 from service.queue_order import next_in_line
 from service.states import JobStatus, require_transition
 from service.submission import KeyedRequest, add_job, find_answered, new_job, require_files
-from service.tables import DEFAULT_PROJECT, Job, JobEvent, utc_now
+from service.tables import Job, JobEvent, utc_now
 
 _ALL = JobFilter()
 _STOPPING = [status for status in JobStatus if status.is_stopping]
@@ -40,27 +43,31 @@ _UNSUBMITTED = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_(None))
 
 
 class Jobs:
-    """The jobs of one database."""
+    """The jobs of one database; those that `acting_for` answers are one caller's alone."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._caller: Caller | None = None
 
-    async def submit(
-        self, spec: JobSpec, *, project: str = DEFAULT_PROJECT, rerun_of: str | None = None
-    ) -> Job:
+    def acting_for(self, caller: Caller) -> Self:
+        """The jobs as they are for a caller: others are not found, and changes are audited."""
+        acting = copy(self)
+        acting._caller = caller
+        return acting
+
+    async def submit(self, spec: JobSpec, *, rerun_of: str | None = None) -> Job:
         """Queue a job.
 
         Args:
             spec: What it does.
-            project: Whose it is.
             rerun_of: The job whose spec this one was made of.
 
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
         """
-        job = new_job(spec, project, rerun_of, request=None)
+        job = new_job(spec, self._project, rerun_of, request=None)
         async with self._database.writing() as session:
-            await _queue(session, job, spec)
+            await self._queue(session, job, spec)
         return job
 
     async def submit_once(
@@ -68,15 +75,13 @@ class Jobs:
         spec: JobSpec,
         request: KeyedRequest,
         *,
-        project: str = DEFAULT_PROJECT,
         rerun_of: str | None = None,
     ) -> tuple[Job, bool]:
         """Queue a job, unless the same request has done so; whether it had.
 
         Args:
             spec: What the job does.
-            request: Its key and what it asks for.
-            project: Whose job it is; keys of different projects do not meet.
+            request: Its key and what it asks for; keys of different projects do not meet.
             rerun_of: The job whose spec this one was made of.
 
         Raises:
@@ -85,15 +90,15 @@ class Jobs:
         """
         try:
             async with self._database.writing() as session:
-                if (earlier := await find_answered(session, project, request)) is not None:
+                if (earlier := await find_answered(session, self._project, request)) is not None:
                     return earlier, True
-                job = new_job(spec, project, rerun_of, request)
-                await _queue(session, job, spec)
+                job = new_job(spec, self._project, rerun_of, request)
+                await self._queue(session, job, spec)
                 return job, False
         except IntegrityError:
             # On PostgreSQL, another request of this key can commit after the look.
             async with self._database.reading() as session:
-                earlier = await find_answered(session, project, request)
+                earlier = await find_answered(session, self._project, request)
             if earlier is None:
                 raise
             return earlier, True
@@ -105,7 +110,7 @@ class Jobs:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
         """
         async with self._database.reading() as session:
-            await require_files(session, spec)
+            await require_files(session, spec, self._caller)
 
     async def get(self, job_id: str) -> Job:
         """A job as it stands.
@@ -114,7 +119,7 @@ class Jobs:
             JobNotFoundError: If there is none.
         """
         async with self._database.reading() as session:
-            return await find_job(session, job_id)
+            return await find_job(session, job_id, self._caller)
 
     async def page(
         self, limit: int, after: str | None = None, shown: JobFilter = _ALL
@@ -129,11 +134,11 @@ class Jobs:
         Raises:
             JobNotFoundError: If `after` is no job.
         """
-        query = select(Job).where(*shown.conditions())
+        query = select(Job).where(*shown.conditions(), *self._visible())
         query = query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
         async with self._database.reading() as session:
             if after is not None:
-                last = await find_job(session, after)
+                last = await find_job(session, after, self._caller)
                 query = query.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
             jobs = (await session.scalars(query)).all()
         return jobs[:limit], len(jobs) > limit
@@ -157,6 +162,7 @@ class Jobs:
                 has_no_driver = job.is_over(job.attempt)
                 after = JobStatus.PAUSED if has_no_driver else JobStatus.PAUSING
                 _move(session, job, after, "paused by the user")
+                record(session, self._caller, "job.pause", job.id, job.project)
             return job
 
     async def resume(self, job_id: str, if_match: str | None = None) -> Job:
@@ -175,6 +181,7 @@ class Jobs:
                     f"{job_id} is {job.status}; only a job that is paused can be resumed"
                 )
             _move(session, job, JobStatus.QUEUED, "resumed by the user")
+            record(session, self._caller, "job.resume", job.id, job.project)
             return job
 
     async def cancel(self, job_id: str, if_match: str | None = None) -> Job:
@@ -191,6 +198,7 @@ class Jobs:
             if job.status is not JobStatus.CANCELLING:
                 after = JobStatus.CANCELLING if job.attempt > 0 else JobStatus.CANCELLED
                 _move(session, job, after, "cancelled by the user")
+                record(session, self._caller, "job.cancel", job.id, job.project)
             return job
 
     async def submitted(self) -> Sequence[Job]:
@@ -329,17 +337,35 @@ class Jobs:
         self, job_id: str, if_match: str | None = None
     ) -> AsyncIterator[tuple[AsyncSession, Job]]:
         async with self._database.writing() as session:
-            job = await find_job(session, job_id, lock=True)
+            job = await find_job(session, job_id, self._caller, lock=True)
             require_match(job, if_match)
             yield session, job
 
+    async def _queue(self, session: AsyncSession, job: Job, spec: JobSpec) -> None:
+        await require_files(session, spec, self._caller)
+        await add_job(session, job, spec)
+        session.add(_status_event(job, previous=None, reason=None))
+        record(session, self._caller, "job.submit", job.id, job.project)
 
-async def find_job(session: AsyncSession, job_id: str, lock: bool = False) -> Job:
+    @property
+    def _project(self) -> str:
+        """Whose the jobs are that are submitted here."""
+        return self._caller.project if self._caller else DEFAULT_PROJECT
+
+    def _visible(self) -> Iterator[ColumnElement[bool]]:
+        if (project := visible_project(self._caller)) is not None:
+            yield Job.project == project
+
+
+async def find_job(
+    session: AsyncSession, job_id: str, caller: Caller | None, lock: bool = False
+) -> Job:
     """Load a job.
 
     Args:
         session: Where to look.
         job_id: The job, as the user wrote it.
+        caller: Who asks; another project's job is not found. None for the service itself.
         lock: Whether to hold its row until the transaction ends.
 
     Raises:
@@ -348,7 +374,7 @@ async def find_job(session: AsyncSession, job_id: str, lock: bool = False) -> Jo
     job = None
     if _JOB_ID.fullmatch(job_id):
         job = await session.get(Job, job_id, with_for_update=lock)
-    if job is None:
+    if job is None or visible_project(caller) not in {None, job.project}:
         raise JobNotFoundError(f"there is no job {job_id!r}; GET /v1/jobs lists them")
     return job
 
@@ -356,12 +382,6 @@ async def find_job(session: AsyncSession, job_id: str, lock: bool = False) -> Jo
 async def _oldest(session: AsyncSession, condition: ColumnElement[bool]) -> Sequence[Job]:
     query = select(Job).where(condition).order_by(Job.created_at, Job.id)
     return (await session.scalars(query)).all()
-
-
-async def _queue(session: AsyncSession, job: Job, spec: JobSpec) -> None:
-    await require_files(session, spec)
-    await add_job(session, job, spec)
-    session.add(_status_event(job, previous=None, reason=None))
 
 
 def _move(session: AsyncSession, job: Job, status: JobStatus, reason: str | None = None) -> None:

@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from copy import copy
+from typing import Self
 
 from service.boundaries import Drivers, Runs
+from service.callers import Caller
 from service.errors import UnavailableError
 from service.lifecycle import Jobs
 from service.tables import Job
@@ -28,6 +31,12 @@ class Logs:
         self._drivers = drivers
         self._runs = runs
         self._poll_interval_s = poll_interval_s
+
+    def acting_for(self, caller: Caller) -> Self:
+        """The logs as they are for a caller: those of others' jobs are not found."""
+        acting = copy(self)
+        acting._jobs = self._jobs.acting_for(caller)
+        return acting
 
     async def read(self, job_id: str, attempt: int | None = None) -> str:
         """What a driver has written so far; empty before it has begun.

@@ -1,9 +1,11 @@
 """What jobs found: the reports with their plots and tables, kept by MLflow with the job's run."""
 
 from collections.abc import Sequence
-from typing import Literal
+from copy import copy
+from typing import Literal, Self
 
 from service.boundaries import Artifact, Runs
+from service.callers import Caller
 from service.errors import RefusedError, ReportFileNotFoundError, ReportNotFoundError
 from service.lifecycle import Jobs
 from service.tables import Job
@@ -46,6 +48,12 @@ class Reports:
     def __init__(self, jobs: Jobs, runs: Runs) -> None:
         self._jobs = jobs
         self._runs = runs
+
+    def acting_for(self, caller: Caller) -> Self:
+        """The reports as they are for a caller: those of others' jobs are not found."""
+        acting = copy(self)
+        acting._jobs = self._jobs.acting_for(caller)
+        return acting
 
     async def read(self, job_id: str, form: ReportFormat) -> bytes:
         """A report, in UTF-8.

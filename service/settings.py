@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
@@ -17,9 +24,9 @@ AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().abs
 class ServiceSettings(BaseSettings):
     """Settings of one control-plane process.
 
-    Secrets are not among them: the API token is a file, MLflow's credentials are
-    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and Ray's token comes by RAY_AUTH_MODE
-    and RAY_AUTH_TOKEN_PATH.
+    Secrets are not among them, but for a password in the database's URL: API keys are in the
+    database, hashed; MLflow's credentials are MLFLOW_TRACKING_USERNAME and
+    MLFLOW_TRACKING_PASSWORD, and Ray's token comes by RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH.
     """
 
     model_config = SettingsConfigDict(
@@ -41,9 +48,6 @@ class ServiceSettings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe log record that is written."""
-
-    token_path: AbsolutePath = Field(default_factory=lambda given: given["home"] / "token")
-    """File that holds the bearer token; readable by its owner alone. Default: token under home."""
 
     database_url: str = Field(
         default_factory=lambda given: f"sqlite+aiosqlite:///{given['home'] / 'hyplora.db'}"
@@ -103,6 +107,15 @@ class ServiceSettings(BaseSettings):
     sse_heartbeat_s: PositiveFloat = 15.0
     """Seconds between comments on a silent event stream, so that proxies keep it open."""
 
+    requests_per_minute: PositiveInt = 600
+    """How often one API key may ask, on average and of each replica."""
+
+    requests_burst: PositiveInt = 600
+    """How often it may ask at once, after a pause."""
+
+    failures_per_minute: PositiveInt = 30
+    """How often one address may come with what is no valid API key; as many at once."""
+
     max_upload_bytes: PositiveInt = 2 * 1024**3
     """Largest data set accepted by POST /v1/files."""
 
@@ -131,3 +144,13 @@ class ServiceSettings(BaseSettings):
     def is_sqlite(self) -> bool:
         """Whether the database is one file that only this machine can open."""
         return self.database_url.startswith("sqlite")
+
+
+def describe_faults(error: ValidationError) -> str:
+    """What is wrong with the environment, on one line."""
+    faults = error.errors(include_url=False, include_input=False)
+    return "; ".join(
+        f"HYPLORA_{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+        for fault in faults
+        if fault["type"] != "default_factory_not_called"  # follows from another fault
+    )

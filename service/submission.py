@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.specs import JobSpec, file_ids
+from service.callers import Caller, visible_project
 from service.errors import DataFileNotFoundError, FieldError, IdempotencyKeyReusedError
 from service.states import JobStatus
 from service.tables import Job, JobFact, JobTag, UploadedFile, utc_now
@@ -79,14 +80,16 @@ async def find_answered(session: AsyncSession, project: str, request: KeyedReque
     return job
 
 
-async def require_files(session: AsyncSession, spec: JobSpec) -> None:
-    """Refuse a spec that names a file that was not uploaded.
+async def require_files(session: AsyncSession, spec: JobSpec, caller: Caller | None) -> None:
+    """Refuse a spec that names a file that was not uploaded, or is not the caller's.
 
     Raises:
         DataFileNotFoundError: If it does.
     """
     named = file_ids(spec)
     query = select(UploadedFile.id).where(UploadedFile.id.in_(named.values()))
+    if (project := visible_project(caller)) is not None:
+        query = query.where(UploadedFile.project == project)
     known = set((await session.scalars(query)).all())
     missing = [
         FieldError(field=field, value=file_id, message="no file with this id was uploaded")

@@ -1,4 +1,4 @@
-"""What the control plane keeps: jobs, their labels and events, uploaded files, and who leads.
+"""What the control plane keeps: jobs, events, files, API keys, the audit log, and who leads.
 
 The types hold on SQLite and on PostgreSQL; `migrations/` builds the same tables.
 """
@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from service.callers import DEFAULT_PROJECT
 from service.states import JobStatus
 
 
@@ -49,9 +50,6 @@ class UtcDateTime(TypeDecorator[datetime]):
 # SQLite counts rows up only in a column of exactly the type INTEGER.
 EventId = BigInteger().with_variant(Integer, "sqlite")
 Document = JSON(none_as_null=True)
-
-DEFAULT_PROJECT = "default"
-"""The project of what belongs to no other."""
 
 
 class Base(DeclarativeBase):
@@ -212,14 +210,63 @@ class UploadedFile(Base):
     """A validated data set; several may share one stored content."""
 
     __tablename__ = "files"
-    __table_args__ = (Index(None, "created_at", "id"),)
+    __table_args__ = (
+        Index(None, "created_at", "id"),
+        Index(None, "project", "created_at", "id"),
+    )
 
     id: Mapped[str] = mapped_column(String(21), primary_key=True)
+    project: Mapped[str] = mapped_column(String(64), default=DEFAULT_PROJECT)
+    """Whose it is."""
+
     filename: Mapped[str] = mapped_column(String(255))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     num_rows: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
+
+
+class ApiKey(Base):
+    """A key that opens the API; the record stays when the key is revoked."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(String(20), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    project: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    """Those that were granted; `service.callers` knows which others they include."""
+
+    hash: Mapped[str] = mapped_column(String(200))
+    """scrypt, its parameters, the salt and the hashed secret."""
+
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    """Up to a minute late."""
+
+
+class AuditEntry(Base):
+    """A change that somebody made, or was refused."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "target", "id"), Index(None, "key_id", "id"))
+
+    id: Mapped[int] = mapped_column(EventId, primary_key=True, autoincrement=True)
+    created_at: Mapped[datetime]
+    key_id: Mapped[str | None] = mapped_column(String(20))
+    """Whose key it was; empty for an operator at the database."""
+
+    project: Mapped[str] = mapped_column(String(64))
+    """Whose the target is; of a refusal, that of the key."""
+
+    action: Mapped[str] = mapped_column(String(100))
+    target: Mapped[str] = mapped_column(String(200))
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    outcome: Mapped[str] = mapped_column(String(32))
+    """Either `done` or the code of the problem."""
 
 
 class LeaseRow(Base):

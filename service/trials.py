@@ -5,10 +5,14 @@ The driver of a search writes their runs; what a user wishes of a trial is left 
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
+from typing import Self
 
 from jobs.tickets import RunTag, TrialState
+from service.audit import AuditLog
 from service.boundaries import RunRef, Runs
+from service.callers import Caller
 from service.errors import (
     JobNotASearchError,
     JobNotRunningError,
@@ -29,11 +33,21 @@ class Trials:
     Args:
         jobs: Knows the searches.
         runs: Has the trials.
+        audit: Notes what users do to them.
     """
 
-    def __init__(self, jobs: Jobs, runs: Runs) -> None:
+    def __init__(self, jobs: Jobs, runs: Runs, audit: AuditLog) -> None:
         self._jobs = jobs
         self._runs = runs
+        self._audit = audit
+        self._caller: Caller | None = None
+
+    def acting_for(self, caller: Caller) -> Self:
+        """The trials as they are for a caller: those of others' searches are not found."""
+        acting = copy(self)
+        acting._jobs = self._jobs.acting_for(caller)
+        acting._caller = caller
+        return acting
 
     async def page(
         self,
@@ -107,6 +121,8 @@ class Trials:
                 raise TrialNotFoundError(
                     f"the run of {trial_id} cannot be written to: {error}"
                 ) from error
+            target = f"{job_id}/{trial_id}"
+            await self._audit.note(self._caller, "trial.cancel", target, job.project)
         return replace(trial, cancel_requested=True)
 
     async def _search(self, job_id: str) -> Job:

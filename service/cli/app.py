@@ -18,6 +18,7 @@ from service.cli.job_commands import (
     resume,
     show,
 )
+from service.cli.key_commands import keys
 from service.cli.problems import problem_text
 from service.cli.report_commands import report
 from service.cli.stack_commands import env, up
@@ -34,6 +35,7 @@ app = typer.Typer(
 job_commands = (submit, jobs, show, trials, report, logs, follow, pause, resume, cancel, upload)
 for command in (up, env, *job_commands, pull, generate):
     app.command()(command)
+app.add_typer(keys)
 
 
 def _print_version(is_wanted: bool) -> None:

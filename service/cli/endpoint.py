@@ -32,13 +32,13 @@ Url = Annotated[
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A service and the token for it."""
+    """A service and the API key for it."""
 
     url: str
     """Address of the API, without a trailing slash."""
 
     token: str
-    """Bearer token."""
+    """API key."""
 
     token_source: str
     """Where the token was read, for messages about a token that is refused."""
@@ -54,7 +54,7 @@ def connect(url: str | None) -> Iterator[Client]:
     """Open a client of the service that the user means.
 
     Raises:
-        CliError: If it cannot be found or reached, or refuses the token.
+        CliError: If it cannot be found or reached, or refuses the API key.
     """
     endpoint = find_endpoint(url)
     with Client(endpoint.url, endpoint.token) as client:
@@ -66,8 +66,7 @@ def connect(url: str | None) -> Iterator[Client]:
             if error.status != httpx.codes.UNAUTHORIZED:
                 raise
             raise CliError(
-                f"{endpoint.url} refuses the token from {endpoint.token_source}: "
-                "set HYPLORA_TOKEN to a token of that service"
+                f"{endpoint.url} refuses the API key from {endpoint.token_source}: {error}"
             ) from error
 
 

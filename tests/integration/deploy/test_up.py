@@ -18,6 +18,7 @@ import pytest
 from deploy.home import StackError, StackPorts
 from deploy.local import LocalStack
 from deploy.processes import free_ports
+from service.client import Client
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +53,17 @@ def test_the_secrets_are_readable_by_their_owner_alone(
 ) -> None:
     for name in ("token", "ray-token"):
         assert stat.S_IMODE((home / name).stat().st_mode) == 0o600
+
+
+def test_the_key_in_the_file_is_an_administrators(
+    running: subprocess.Popen[str], home: Path
+) -> None:
+    url = json.loads((home / "endpoint.json").read_text())["url"]
+
+    with Client(url, (home / "token").read_text()) as client:
+        (key,) = client.keys.list().data
+
+    assert (key.name, key.scopes) == ("embedded stack", ["admin"])
 
 
 def test_everything_listens_on_loopback_only(running: subprocess.Popen[str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.api_key import ensure_api_key
 from service.client import Client, ServiceUnreachableError
 
 pytestmark = pytest.mark.integration
@@ -50,8 +51,7 @@ class Service:
         }
         for variable in ("HYPLORA_URL", "HYPLORA_TOKEN"):
             self.environment.pop(variable, None)
-        (home / "token").touch(0o600)
-        (home / "token").write_text("token-of-the-test")
+        self.key = ensure_api_key(home / "token", f"sqlite+aiosqlite:///{home}/hyplora.db")
         (home / "endpoint.json").write_text(json.dumps({"url": self.url}))
         self.start()
 
@@ -63,7 +63,7 @@ class Service:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        with Client(self.url, "token-of-the-test") as client:
+        with Client(self.url, self.key) as client:
             deadline = time.monotonic() + 60
             while True:
                 try:
@@ -159,7 +159,7 @@ def test_a_job_that_does_not_exist_is_one_line(command: str, service: Service) -
     assert refused.stderr.count("\n") == 1
 
 
-def test_another_token_is_refused(service: Service, tmp_path: Path) -> None:
+def test_another_key_is_refused(service: Service, tmp_path: Path) -> None:
     refused = subprocess.run(
         service.command("jobs"),
         env={**service.environment, "HYPLORA_TOKEN": "other"},
@@ -169,8 +169,8 @@ def test_another_token_is_refused(service: Service, tmp_path: Path) -> None:
     )
     assert (refused.returncode, refused.stderr) == (
         1,
-        f"error: {service.url} refuses the token from HYPLORA_TOKEN: "
-        "set HYPLORA_TOKEN to a token of that service\n",
+        f"error: {service.url} refuses the API key from HYPLORA_TOKEN: "
+        "this API key is not known here; `hyplora keys create` makes one\n",
     )
 
 

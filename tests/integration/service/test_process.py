@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
+from deploy.api_key import ensure_api_key
+
 pytestmark = pytest.mark.integration
 
-TOKEN = "a-token-for-tests"
 ROWS = b'{"instruction": "Add 2 and 3.", "output": "5"}\n'
 
 
@@ -45,11 +46,10 @@ class ServiceProcess:
             "HYPLORA_POLL_INTERVAL_S": "0.05",
             **environment,
         }
-        (home / "token").touch(mode=0o600)
-        (home / "token").write_text(TOKEN)
+        self.key = ensure_api_key(home / "token", f"sqlite+aiosqlite:///{home}/hyplora.db")
         self.client = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}",
-            headers={"Authorization": f"Bearer {TOKEN}"},
+            headers={"Authorization": f"Bearer {self.key}"},
             timeout=30,
             trust_env=False,
         )
@@ -178,7 +178,7 @@ def test_an_upload_cut_off_by_a_kill_is_not_there_afterwards(service: ServicePro
     with closing(socket.create_connection(("127.0.0.1", service.port))) as connection:
         head = (
             "POST /v1/files HTTP/1.1\r\nHost: service\r\n"
-            f"Authorization: Bearer {TOKEN}\r\nContent-Length: 100000\r\n"
+            f"Authorization: Bearer {service.key}\r\nContent-Length: 100000\r\n"
             "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
         )
         connection.sendall(head.encode() + half)
@@ -283,17 +283,15 @@ def run_as_configured(home: Path, **environment: str) -> subprocess.Popen[str]:
 
 
 def test_a_service_that_cannot_start_says_what_to_do_in_one_line(tmp_path: Path) -> None:
-    with run_as_configured(tmp_path) as process:
+    with run_as_configured(tmp_path, HYPLORA_PORT="99999") as process:
         _, errors = process.communicate(timeout=60)
 
     assert process.returncode == 1
-    assert errors.startswith("error: cannot read the token file")
+    assert errors.startswith("error: HYPLORA_PORT: Input should be less than")
     assert errors.count("\n") == 1
 
 
 def test_the_service_listens_where_its_settings_say(tmp_path: Path) -> None:
-    (tmp_path / "token").touch(mode=0o600)
-    (tmp_path / "token").write_text(TOKEN)
     port = free_port()
 
     with run_as_configured(tmp_path, HYPLORA_PORT=str(port)) as process:
@@ -304,3 +302,51 @@ def test_the_service_listens_where_its_settings_say(tmp_path: Path) -> None:
 
     assert f"http://127.0.0.1:{port}" in running
     assert process.returncode in {0, -signal.SIGINT}
+
+
+def test_a_service_without_a_key_says_how_to_make_one_and_takes_it(tmp_path: Path) -> None:
+    with closing(ServiceProcess(tmp_path)) as service:
+        (tmp_path / "hyplora.db").unlink()
+        service.start()
+        assert "make one with: hyplora keys create" in service.log()
+        assert service.client.get("/v1/info").status_code == 401
+
+        key = manage_keys(service, "create", "ci", "--scope", "read").strip()
+        service.client.headers["Authorization"] = f"Bearer {key}"
+
+        assert service.client.get("/v1/jobs").status_code == 200
+        assert service.client.post("/v1/jobs", json={}).status_code == 403
+
+
+def test_a_key_that_is_revoked_at_the_database_is_refused_within_seconds(
+    service: ServiceProcess,
+) -> None:
+    (key,) = service.get("/v1/keys")["data"]
+
+    manage_keys(service, "revoke", key["id"])
+
+    deadline = time.monotonic() + 30
+    while (answer := service.client.get("/v1/jobs")).status_code == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert answer.status_code == 401
+    assert "was revoked at" in answer.json()["detail"]
+
+
+def test_the_last_use_of_a_key_is_known_once_the_service_has_stopped(
+    service: ServiceProcess,
+) -> None:
+    service.get("/v1/jobs")
+
+    service.terminate()
+
+    (key,) = json.loads(manage_keys(service, "list", "--json"))["data"]
+    assert key["last_used_at"] is not None
+
+
+def manage_keys(service: ServiceProcess, *arguments: str) -> str:
+    """Run `hyplora keys` on the database of a service."""
+    command = [sys.executable, "-m", "service.cli", "keys", *arguments]
+    return subprocess.run(
+        command, env=service.environment, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout

@@ -11,20 +11,22 @@ import httpx
 
 from service.app import create_app
 from service.boundaries import DriverState, RunReport, RunStatus
+from service.callers import DEFAULT_PROJECT, Scope
 from service.dependencies import Parts
+from service.key_tokens import KeyToken, hash_secret
 from service.settings import ServiceSettings
+from service.tables import ApiKey, utc_now
 from tests.unit.service.fakes import FakeMlflow, FakeRay, Fault
 
-TOKEN = "a-token-for-tests"
+KEY = KeyToken("key-0123456789abcdef", "A" * 43)
+TOKEN = KEY.text
+KEY_HASH = hash_secret(KEY.secret, cost=2)
 ROW = {"instruction": "Add 2 and 3.", "output": "5"}
 ROWS = (json.dumps(ROW) + "\n").encode()
 
 
 def make_settings(home: Path, **changes: Any) -> ServiceSettings:
     """Settings of a service that lives in one folder, and never waits long."""
-    token = home / "token"
-    token.write_text(TOKEN + "\n")
-    token.chmod(0o600)
     return ServiceSettings(**{"home": home, "poll_interval_s": 0.001, **changes})
 
 
@@ -55,11 +57,30 @@ class Stage:
         self.parts: Parts = self.app.state.parts
         self.parts.files.prepare()
         await self.parts.database.upgrade()
+        await self.admit(KEY, Scope.ADMIN)
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app, raise_app_exceptions=False),
             base_url="http://service",
             headers={"Authorization": f"Bearer {TOKEN}"},
         )
+
+    async def admit(
+        self, token: KeyToken, scope: Scope, project: str = DEFAULT_PROJECT, **fields: Any
+    ) -> None:
+        """Put a key into the database, unless it is there; its hash is a cheap one."""
+        hashed = KEY_HASH if token == KEY else hash_secret(token.secret, cost=2)
+        key = ApiKey(
+            id=token.key_id,
+            name="tests",
+            project=project,
+            scopes=[scope],
+            hash=hashed,
+            created_at=utc_now(),
+            **fields,
+        )
+        async with self.parts.database.writing() as session:
+            if await session.get(ApiKey, token.key_id) is None:
+                session.add(key)
 
     async def stop(self) -> None:
         """End the service process."""

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -300,3 +301,59 @@ def test_loopback_hosts_are_known(host: str) -> None:
 @pytest.mark.parametrize("host", ["example.org", "10.0.0.1", "localhost.example.org", ""])
 def test_other_hosts_are_no_loopback(host: str) -> None:
     assert not is_loopback(host)
+
+
+KEY = {
+    "id": "key-0123456789abcdef",
+    "name": "ci",
+    "project": "sums",
+    "scopes": ["submit"],
+    "created_at": "2026-01-02T03:04:05Z",
+}
+
+
+def test_keys_are_made_listed_looked_up_and_revoked(
+    client: Client, service: ScriptedService
+) -> None:
+    path = f"/v1/keys/{KEY['id']}"
+    service.on("POST", "/v1/keys", KEY | {"key": "hyp_secret"})
+    service.on("GET", "/v1/keys", {"data": [KEY]})
+    service.on("GET", path, KEY)
+    service.on("POST", f"{path}/revoke", KEY | {"revoked_at": "2026-01-02T03:04:05Z"})
+    until = datetime(2026, 3, 1, tzinfo=UTC)
+
+    made = client.keys.create("ci", project="sums", expires_at=until)
+
+    assert made.key == "hyp_secret"
+    (body,) = service.bodies("POST", "/v1/keys")
+    assert body == {
+        "name": "ci",
+        "project": "sums",
+        "scopes": ["submit"],
+        "expires_at": "2026-03-01T00:00:00+00:00",
+    }
+    assert client.keys.list().data == [client.keys.get(made.id)]
+    assert client.keys.revoke(made.id).revoked_at is not None
+
+
+def test_the_audit_log_is_asked_for_what_is_wanted(
+    client: Client, service: ScriptedService
+) -> None:
+    entry = {
+        "id": 7,
+        "created_at": "2026-01-02T03:04:05Z",
+        "project": "sums",
+        "action": "job.cancel",
+        "target": JOB_ID,
+        "outcome": "done",
+    }
+    service.on("GET", "/v1/audit", {"data": [entry]})
+
+    (read,) = client.keys.audit(action="job.cancel", after=9).data
+
+    assert (read.id, read.key_id) == (7, None)
+    assert dict(service.requests[0].url.params) == {
+        "action": "job.cancel",
+        "limit": "100",
+        "after": "9",
+    }

@@ -13,7 +13,7 @@ from sqlalchemy.schema import CreateTable
 
 from service.database import Database
 from service.states import JobStatus
-from service.tables import Base, Job, JobEvent, LeaseRow, UploadedFile, utc_now
+from service.tables import ApiKey, AuditEntry, Base, Job, JobEvent, LeaseRow, UploadedFile, utc_now
 
 
 @pytest.fixture
@@ -107,6 +107,25 @@ async def test_an_older_service_works_without_what_jobs_found(database: Database
     async with database.reading() as session:
         job = await session.get_one(Job, "job-1")
         assert (job.status, job.summary) == (JobStatus.SUCCEEDED, None)
+
+
+async def test_what_an_older_service_kept_belongs_to_the_default_project(
+    database: Database,
+) -> None:
+    await database.upgrade()
+    async with database.writing() as session:
+        session.add(_file("file-1"))
+        session.add(_key("key-1"))
+        session.add(_entry("key-1"))
+
+    await database.migrate("0006")
+    await database.upgrade()
+
+    async with database.reading() as session:
+        file = await session.get_one(UploadedFile, "file-1")
+        assert (file.project, file.filename) == ("default", "a")
+        for table in (ApiKey, AuditEntry):
+            assert await session.scalar(select(func.count()).select_from(table)) == 0
 
 
 @pytest.mark.parametrize("table", Base.metadata.sorted_tables, ids=str)
@@ -209,6 +228,21 @@ def _file(file_id: str) -> UploadedFile:
 
 def _job(number: int, status: JobStatus) -> Job:
     return Job(id=f"job-{number}", kind="k", name="n", status=status, spec={}, created_at=utc_now())
+
+
+def _key(key_id: str) -> ApiKey:
+    return ApiKey(id=key_id, name="n", project="p", scopes=["read"], hash="h", created_at=utc_now())
+
+
+def _entry(key_id: str) -> AuditEntry:
+    return AuditEntry(
+        created_at=utc_now(),
+        key_id=key_id,
+        project="p",
+        action="key.create",
+        target=key_id,
+        outcome="done",
+    )
 
 
 async def _differences(database: Database) -> list[object]:

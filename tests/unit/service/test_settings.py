@@ -3,13 +3,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, describe_faults
 
 
 def test_everything_lies_under_home_unless_it_is_placed_elsewhere(tmp_path: Path) -> None:
     settings = ServiceSettings(home=tmp_path, files_dir=tmp_path / "elsewhere")
 
-    assert settings.token_path == tmp_path / "token"
     assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path}/hyplora.db"
     assert settings.storage_path == str(tmp_path / "checkpoints")
     assert settings.files_dir == tmp_path / "elsewhere"
@@ -55,3 +54,13 @@ def test_a_secret_in_an_address_is_not_repeated_by_the_error() -> None:
         ServiceSettings(mlflow_tracking_uri="http://me:secret@mlflow:5000")
 
     assert "secret" not in str(caught.value)
+
+
+def test_faults_of_the_environment_are_told_on_one_line() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ServiceSettings.model_validate({"port": 70000, "max_attempts": 0})
+
+    assert describe_faults(caught.value) == (
+        "HYPLORA_PORT: Input should be less than or equal to 65535; "
+        "HYPLORA_MAX_ATTEMPTS: Input should be greater than 0"
+    )

@@ -350,11 +350,11 @@ def test_env_can_be_evaluated_by_a_shell(hyplora: Run, service: ScriptedService)
     ],
     ids=lambda command: command[0],
 )
-def test_a_bad_token_is_told_with_where_it_came_from(
+def test_a_bad_key_is_told_with_where_it_came_from(
     command: tuple[str, ...], home: Path, hyplora: Run, service: ScriptedService
 ) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
-        return problem(401, "unauthorized", "no valid token")
+        return problem(401, "unauthorized", "the key is expired")
 
     paths = [
         "/v1/jobs",
@@ -372,8 +372,7 @@ def test_a_bad_token_is_told_with_where_it_came_from(
     outcome = hyplora(*command)
     assert outcome.exit_code == 1
     assert outcome.stderr == (
-        f"error: {URL} refuses the token from {home / 'token'}: "
-        "set HYPLORA_TOKEN to a token of that service\n"
+        f"error: {URL} refuses the API key from {home / 'token'}: the key is expired\n"
     )
 
 
