@@ -81,11 +81,11 @@ class Gate:
         known = await self._read(token.key_id) if token and token.key_id in self._known else None
         if token is None or known is None or not _is_verified(known, token):
             known = await self._authenticate(token, _network(address))
-        _require_valid(known.record)
         _require_room(
             self._requests.take(known.record.id),
             f"the key {known.record.id} asks more often than this service allows",
         )
+        _require_valid(known.record)
         self._uses[known.record.id] = utc_now()
         return Caller(
             key_id=known.record.id,
@@ -143,11 +143,12 @@ class Gate:
         """What is known of a key, read again if that is too old."""
         known = self._known.get(key_id)
         if known is None:
+            read_at = self._clock()
             record = await self._keys.find(key_id)
             if record is None:
                 return None
             # Another request may have come first, and may be comparing its secret.
-            known = self._known.setdefault(key_id, _Known(record, self._clock()))
+            known = self._known.setdefault(key_id, _Known(record, read_at))
         elif self._clock() - known.read_at > _FRESH_FOR_S and not await self._refresh(known):
             self._known.pop(key_id, None)
             return None
