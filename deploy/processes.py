@@ -61,7 +61,7 @@ class ChildProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent(),
+                preexec_fn=end_with_parent(),
             )
 
     @property
@@ -99,7 +99,7 @@ class ChildProcess:
         self._process.wait()
 
 
-def _end_with_parent() -> Callable[[], None] | None:
+def end_with_parent() -> Callable[[], None] | None:
     """Ask the kernel to signal the child when its parent dies (Linux only)."""
     if sys.platform != "linux":
         return None

@@ -1,9 +1,11 @@
 """Sessions on the database, and its schema brought up to date.
 
 Everything goes through `reading` or `writing`. No network call belongs inside either: on SQLite
-there is one writer at a time, and on PostgreSQL the row stays locked.
+there is one writer at a time, and on PostgreSQL the row stays locked. Both raise
+`DatabaseUnavailableError` where the database is away, out of room or too slow.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,11 +15,24 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from service.database_outages import is_outage
+from service.errors import DatabaseUnavailableError
+
 _SQLITE_BUSY_TIMEOUT_MS = 10_000
 _BEGIN = "sqlite_begin"
+
+_STATEMENT_TIMEOUT_S = 10
+"""After this the server itself ends a statement, one that waits for a lock included."""
+_TRANSACTION_TIMEOUT_S = 15.0
+"""After this a server that does not answer at all is given up."""
+_CONNECT_TIMEOUT_S = 5.0
+_POOL = {"pool_size": 10, "max_overflow": 10, "pool_timeout": 5.0, "pool_pre_ping": True}
+"""PostgreSQL takes 100 connections by default: enough for four replicas and an administrator."""
+
 _MIGRATION_LOCK = 0x68_79_70_6C_6F_72_61
 """Any number that nobody else locks on: "hyplora" in ASCII."""
 
@@ -26,41 +41,61 @@ class Database:
     """One database, opened on first use.
 
     Args:
-        url: SQLAlchemy URL with an asyncio driver.
+        url: SQLAlchemy URL with an asyncio driver: aiosqlite or asyncpg.
+        timeout_s: Seconds that a transaction on PostgreSQL may take; one on SQLite asks no server.
     """
 
-    def __init__(self, url: str) -> None:
-        self._engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-        # Taking SQLite's write lock at once lets a second writer wait; a lock that is upgraded
-        # after a read fails without waiting when another writer came first.
-        self._write_engine = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+    def __init__(self, url: str, timeout_s: float = _TRANSACTION_TIMEOUT_S) -> None:
         self._path = _file_of(url)
-        if self._path is not None:
+        if make_url(url).get_backend_name() == "sqlite":
+            self._engine = self._read_engine = create_async_engine(url)
+            # Taking SQLite's write lock at once lets a second writer wait; a lock that is upgraded
+            # after a read fails without waiting when another writer came first.
+            self._write_engine = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+            self._timeout_s = None
             _tune_sqlite(self._engine)
+        else:
+            self._engine = self._write_engine = _open_postgres(url)
+            self._read_engine = self._engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+            self._timeout_s = timeout_s
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
-        """A session that sees one state of the database and changes nothing."""
-        async with AsyncSession(self._engine, expire_on_commit=False) as session:
+        """A session that sees one state of the database and changes nothing.
+
+        Raises:
+            DatabaseUnavailableError: If the database does not answer.
+        """
+        session = AsyncSession(self._read_engine, expire_on_commit=False)
+        async with self._answering(), session:
             yield session
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
-        """A transaction that commits at the end of the block, or not at all."""
+        """A transaction that commits at the end of the block, or not at all.
+
+        Raises:
+            DatabaseUnavailableError: If the database does not answer. Where it was lost during the
+                commit itself, nobody knows whether that was done.
+        """
         session = AsyncSession(self._write_engine, expire_on_commit=False)
-        async with session, session.begin():
+        async with self._answering(), session, session.begin():
             yield session
 
     async def upgrade(self) -> None:
         """Create the tables, or change them to what this version of the service expects."""
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         await self.migrate("head")
 
     async def migrate(self, revision: str) -> None:
         """Bring the schema to a revision, forwards or backwards, one process at a time."""
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with self._write_engine.begin() as connection:
             if connection.dialect.name == "postgresql":
+                # Another replica's migration, and one's own, may take their time.
+                await connection.execute(text("SET LOCAL statement_timeout = 0"))
                 await connection.execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
                 )
@@ -74,6 +109,34 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                yield
+        except (SQLAlchemyError, OSError) as error:
+            if not is_outage(error):
+                raise
+            raise DatabaseUnavailableError(
+                "the database does not answer; try again in a moment"
+            ) from error
+
+
+def _open_postgres(url: str) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        **_POOL,
+        connect_args={
+            "timeout": _CONNECT_TIMEOUT_S,
+            "server_settings": {
+                "application_name": "hyplora",
+                "statement_timeout": f"{_STATEMENT_TIMEOUT_S}s",
+                # Rows that a stalled replica has locked become free.
+                "idle_in_transaction_session_timeout": f"{2 * _STATEMENT_TIMEOUT_S}s",
+            },
+        },
+    )
 
 
 def _migrate(connection: Connection, revision: str) -> None:

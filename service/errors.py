@@ -319,6 +319,7 @@ class UnavailableError(ProblemError):
     """A part of the system does not answer."""
 
     code, status = "unavailable", 503
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "5"}
 
 
 class DatabaseUnavailableError(UnavailableError):

@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
-from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 
 from service.errors import (
@@ -21,6 +20,7 @@ from service.errors import (
     ProblemError,
     RequestInvalidError,
     SpecInvalidError,
+    root_cause,
 )
 
 logger = logging.getLogger(__name__)
@@ -50,13 +50,11 @@ def install_problem_handlers(app: FastAPI) -> None:
     async def on_http(request: Request, error: HTTPException) -> ProblemResponse:
         return _respond(_describe_status(request, error), error.headers)
 
-    @app.exception_handler(OperationalError)
-    @app.exception_handler(InterfaceError)
-    async def on_database(request: Request, error: Exception) -> ProblemResponse:
-        logger.error("request %s: no database", _request_id(request), exc_info=error)
-        return problem_response(
-            request, DatabaseUnavailableError("the database does not answer; try again in a moment")
-        )
+    @app.exception_handler(DatabaseUnavailableError)
+    async def on_database(request: Request, error: DatabaseUnavailableError) -> ProblemResponse:
+        # The answer does not say it: an address may be none of the client's business.
+        logger.error("request %s: no database: %s", _request_id(request), root_cause(error))
+        return problem_response(request, error)
 
 
 def describe_problems(app: FastAPI) -> None:

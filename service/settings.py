@@ -52,7 +52,8 @@ class ServiceSettings(BaseSettings):
     database_url: str = Field(
         default_factory=lambda given: f"sqlite+aiosqlite:///{given['home'] / 'hyplora.db'}"
     )
-    """SQLAlchemy URL with an asyncio driver. Default: a SQLite file under home."""
+    """SQLAlchemy URL with an asyncio driver: sqlite+aiosqlite or, with the extra `postgres`,
+    postgresql+asyncpg. Default: a SQLite file under home."""
 
     files_dir: AbsolutePath = Field(default_factory=lambda given: given["home"] / "files")
     """Uploaded data sets, on storage that every node sees. Default: files under home."""
@@ -133,7 +134,7 @@ class ServiceSettings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _driver_is_asynchronous(cls, url: str) -> str:
-        if not url.startswith(("sqlite+aiosqlite:", "postgresql+")):
+        if not url.startswith(("sqlite+aiosqlite:", "postgresql+asyncpg:")):
             raise ValueError(
                 "give a URL such as sqlite+aiosqlite:////var/lib/hyplora/hyplora.db or "
                 "postgresql+asyncpg://user@host/hyplora"

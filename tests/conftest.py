@@ -1,10 +1,12 @@
 import gc
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler.loadfile import LoadFileScheduling
 
+from tests.postgres import PostgresServer
 from tests.tiny_model import write_tiny_model
 
 OWN_STACK = ("test_demo", "test_object_store")
@@ -15,6 +17,13 @@ OWN_STACK = ("test_demo", "test_object_store")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete tiny base model; read it only."""
     return write_tiny_model(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for all tests of this process; each takes a database of its own."""
+    with PostgresServer() as server:
+        yield server
 
 
 class FileScheduling(LoadFileScheduling):

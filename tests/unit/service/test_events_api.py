@@ -11,6 +11,8 @@ from httpx_sse import EventSource, ServerSentEvent
 from tests.unit.service.stage import Stage, make_settings
 from workers.specs import RunMetric
 
+ON_BOTH_DATABASES = True
+
 STREAM = {"Accept": "text/event-stream"}
 
 

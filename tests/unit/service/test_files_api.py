@@ -17,6 +17,8 @@ import pytest
 
 from tests.unit.service.stage import ROW, ROWS, Stage, make_settings
 
+ON_BOTH_DATABASES = True
+
 
 async def upload(
     stage: Stage, content: bytes, filename: str = "rows.jsonl", **fields: Any

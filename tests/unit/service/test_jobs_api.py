@@ -6,6 +6,8 @@ import pytest
 
 from tests.unit.service.stage import Stage, field_errors
 
+ON_BOTH_DATABASES = True
+
 
 async def test_an_accepted_job_is_queued_and_nothing_else_happens(stage: Stage) -> None:
     spec = await stage.spec()

@@ -1,7 +1,6 @@
+import asyncio
 import time
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -10,13 +9,12 @@ from service.database import Database
 from service.leases import Lease
 from service.tables import LeaseRow, utc_now
 
+ON_BOTH_DATABASES = True
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/jobs.db")
+
+@pytest.fixture(autouse=True)
+async def _tables(database: Database) -> None:
     await database.upgrade()
-    yield database
-    await database.close()
 
 
 async def test_of_two_replicas_one_holds_the_lease(database: Database) -> None:
@@ -65,6 +63,17 @@ async def test_a_silent_holder_is_replaced_when_its_lease_has_run_out(database: 
     assert await second.acquire()
     assert not await first.acquire()
     assert not first.is_held
+
+
+async def test_of_many_replicas_that_ask_at_once_one_gets_the_lease(database: Database) -> None:
+    replicas = [Lease(database, "loop", 60) for _ in range(10)]
+
+    taken = await asyncio.gather(*(replica.acquire() for replica in replicas))
+
+    assert sum(taken) == 1
+    await _let_run_out(database)
+    taken = await asyncio.gather(*(replica.acquire() for replica in replicas))
+    assert sum(taken) == 1
 
 
 async def test_a_holder_that_stalls_stops_acting_by_itself(

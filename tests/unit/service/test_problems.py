@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.errors import Problem, ProblemError, UnavailableError, root_cause
 from tests.unit.service.stage import Stage
@@ -96,15 +97,17 @@ async def test_an_error_that_nobody_foresaw_names_the_request_and_shows_nothing(
 async def test_a_database_that_does_not_answer_is_a_problem_to_wait_for(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(_job_id: str) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise OperationalError("SELECT", {}, Exception("database is locked"))
 
-    monkeypatch.setattr(stage.parts.jobs, "get", fail)
+    monkeypatch.setattr(AsyncSession, "get", fail)
 
     response = await stage.client.get("/v1/jobs/job-0123456789abcdef")
 
     assert response.status_code == 503
+    assert response.headers["Retry-After"] == "5"
     assert response.json()["code"] == "database-unavailable"
+    assert "locked" not in response.text
 
 
 @pytest.mark.parametrize("given", ["", "white space", "x" * 65, "line\tbreak"])
