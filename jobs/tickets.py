@@ -76,6 +76,12 @@ class RunTag(StrEnum):
     """MLflow run tags through which drivers and the control plane tell each other about a job."""
 
     JOB_ID = "hyplora.job_id"
+    PROJECT = "hyplora.project"
+    TAGS = "hyplora.tags"
+    """The user's words for the job, with commas between them."""
+    METADATA = "hyplora.metadata"
+    """Begins the tags `hyplora.metadata.KEY`, the user's facts about the job."""
+    PRIORITY = "hyplora.priority"
     FAILURE_CODE = "hyplora.failure_code"
     FAILURE_MESSAGE = "hyplora.failure_message"
     MODEL_NAME = "hyplora.model_name"

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Protocol
 
 
@@ -128,6 +129,9 @@ class Artifact:
         return self.path.rpartition("/")[2]
 
 
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+
 class Runs(Protocol):
     """The MLflow server: one run for each job, whatever the number of its attempts."""
 
@@ -143,13 +147,16 @@ class Runs(Protocol):
     async def children(self, parent: RunRef) -> Sequence[RunReport]:
         """The runs below a run, oldest first."""
 
-    async def create(self, job_id: str, name: str, source: str) -> RunRef:
+    async def create(
+        self, job_id: str, name: str, source: str, tags: Mapping[str, str] = NO_TAGS
+    ) -> RunRef:
         """Open a run that carries the job's tag from its first moment.
 
         Args:
             job_id: The job; look with `find` whether it has a run.
             name: What people call it.
             source: The command that carries the job out.
+            tags: What else there is to tell of the job.
         """
 
     async def describe(

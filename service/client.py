@@ -1,6 +1,6 @@
 """A typed, synchronous client of the control plane's HTTP API."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, RootModel
 
-from jobs.specs import JobSpec
+from jobs.specs import JobKind, JobSpec
 from jobs.tickets import TrialState
 from service.answers import (
     DryRunRead,
@@ -30,6 +30,7 @@ from service.connection import (
 )
 from service.key_client import KeyClient
 from service.outage import Outage
+from service.resending import send_once
 from service.states import JobStatus
 from service.trial_answers import TrialRead
 
@@ -126,8 +127,8 @@ class Client:
         return self._connection.get(Page[FileRead], "/v1/files", limit=limit, after=after)
 
     def submit_job(self, spec: JobSpec | Mapping[str, Any]) -> JobRead:
-        """Queue a job."""
-        return self._connection.post(JobRead, "/v1/jobs", _body(spec))
+        """Queue a job; sent again if its answer is lost, it is queued once all the same."""
+        return self._submit("/v1/jobs", _body(spec))
 
     def dry_run(self, spec: JobSpec | Mapping[str, Any]) -> DryRunRead:
         """Return what a job would come to, as the cluster finds out; nothing is queued."""
@@ -135,16 +136,57 @@ class Client:
             DryRunRead, "/v1/jobs", _body(spec), timeout_s=_DRY_RUN_ANSWER_S, dry_run="true"
         )
 
+    def rerun_job(self, job_id: str, overrides: Mapping[str, Any] | None = None) -> JobRead:
+        """Queue a new job of another's spec, with some fields changed.
+
+        Args:
+            job_id: The job that is done again, in whatever state it is.
+            overrides: Values by field, nested like the spec; members of lists are named by number.
+        """
+        return self._submit(f"{_job_path(job_id)}/rerun", {"overrides": dict(overrides or {})})
+
+    def dry_run_again(self, job_id: str, overrides: Mapping[str, Any] | None = None) -> DryRunRead:
+        """Return what the job that `rerun_job` would queue would come to."""
+        return self._connection.post(
+            DryRunRead,
+            f"{_job_path(job_id)}/rerun",
+            {"overrides": dict(overrides or {})},
+            timeout_s=_DRY_RUN_ANSWER_S,
+            dry_run="true",
+        )
+
     def get_job(self, job_id: str) -> JobRead:
         """Return the record of a job."""
         return self._connection.get(JobRead, _job_path(job_id))
 
     def list_jobs(
-        self, *, limit: int = 50, after: str | None = None, status: JobStatus | None = None
+        self,
+        *,
+        limit: int = 50,
+        after: str | None = None,
+        status: JobStatus | None = None,
+        kind: JobKind | None = None,
+        name: str | None = None,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
     ) -> Page[JobRead]:
-        """Return jobs, newest first; `after` is the last id of the page before."""
+        """Return jobs, newest first.
+
+        Args:
+            limit: Most jobs that are returned.
+            after: Last id of the page before.
+            status: Jobs of this status alone.
+            kind: Jobs of this kind alone.
+            name: Jobs of this name alone.
+            project: Jobs of this project alone.
+            tags: Jobs with all of these tags alone.
+            metadata: Jobs with all of these pairs in their metadata alone.
+        """
+        pairs = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
+        query = {"status": status, "kind": kind, "name": name, "project": project, "tag": tags}
         return self._connection.get(
-            Page[JobRead], "/v1/jobs", limit=limit, after=after, status=status
+            Page[JobRead], "/v1/jobs", limit=limit, after=after, **query, **pairs
         )
 
     def pause_job(self, job_id: str) -> JobRead:
@@ -272,6 +314,12 @@ class Client:
                 if error.status not in GATEWAY_STATUSES:
                     raise
                 outage.wait(error)
+
+    def _submit(self, path: str, body: Mapping[str, Any]) -> JobRead:
+        return send_once(
+            lambda headers: self._connection.post(JobRead, path, body, headers=headers),
+            self._reconnect_wait_s,
+        )
 
     def _stream_events(self, job_id: str, after: int | None) -> Iterator[EventRead]:
         """Yield the events of one connection."""

@@ -4,11 +4,12 @@ Errors; each message can be shown to a user as it is:
 
     ClientError
     ├── ServiceUnreachableError   nothing answers, or the connection broke
+    │   └── AnswerLostError       the connection broke after the request was sent, perhaps in whole
     ├── ProblemError              the service answered with a problem document (RFC 9457)
     └── UnexpectedAnswerError     something answered, but not as this service does
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any, BinaryIO, TypeVar
@@ -21,6 +22,9 @@ from service.errors import Problem
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
+Query = str | int | Sequence[str] | None
+"""Value of a parameter; several are sent one by one, and None is left out."""
+
 GATEWAY_STATUSES = {502, 503, 504}
 """What a proxy answers while the service behind it is away."""
 
@@ -31,6 +35,10 @@ class ClientError(Exception):
 
 class ServiceUnreachableError(ClientError):
     """Nothing answers at the address, or the connection broke."""
+
+
+class AnswerLostError(ServiceUnreachableError):
+    """The connection broke before an answer came; the request may have been carried out."""
 
 
 class UnexpectedAnswerError(ClientError):
@@ -88,7 +96,7 @@ class Connection:
         path: str,
         *,
         accepted: frozenset[int] = frozenset(),
-        **query: str | int | None,
+        **query: Query,
     ) -> _Model:
         """Ask for something; a query that is None is left out.
 
@@ -101,7 +109,7 @@ class Connection:
         request = self._http.build_request("GET", path, params=_given(query))
         return self._send(model, request, accepted)
 
-    def get_bytes(self, path: str, *, timeout_s: float, **query: str | int | None) -> bytes:
+    def get_bytes(self, path: str, *, timeout_s: float, **query: Query) -> bytes:
         """Download a file; `timeout_s` bounds the longest silence."""
         with self._stream(path, timeout_s, params=_given(query)) as response:
             return response.read()
@@ -113,12 +121,13 @@ class Connection:
         body: Mapping[str, Any] | None = None,
         *,
         timeout_s: float | None = None,
-        **query: str | int | None,
+        headers: Mapping[str, str] | None = None,
+        **query: Query,
     ) -> _Model:
         """Send JSON; `timeout_s` bounds the wait for the answer where the usual is too short."""
         timeout = self._http.timeout if timeout_s is None else self._timeout(timeout_s)
         request = self._http.build_request(
-            "POST", path, json=body, params=_given(query), timeout=timeout
+            "POST", path, json=body, params=_given(query), timeout=timeout, headers=headers
         )
         return self._send(model, request)
 
@@ -135,9 +144,7 @@ class Connection:
         )
         return self._send(model, request)
 
-    def stream_text(
-        self, path: str, *, silence_s: float | None, **query: str | int | None
-    ) -> Iterator[str]:
+    def stream_text(self, path: str, *, silence_s: float | None, **query: Query) -> Iterator[str]:
         """Yield a text in pieces; a silence of more than `silence_s` seconds is an error."""
         with self._stream(path, silence_s, params=_given(query)) as response:
             yield from response.iter_text()
@@ -169,7 +176,7 @@ class Connection:
         path: str,
         silence_s: float | None,
         headers: Mapping[str, str] | None = None,
-        params: Mapping[str, str | int] | None = None,
+        params: Mapping[str, Query] | None = None,
     ) -> Iterator[httpx.Response]:
         timeout = self._timeout(silence_s)
         with (
@@ -192,10 +199,12 @@ class Connection:
             yield
         except httpx.ConnectError as error:
             raise ServiceUnreachableError(f"nothing answers at {self.url}") from error
-        except httpx.TimeoutException as error:
+        except httpx.ConnectTimeout as error:
             raise ServiceUnreachableError(f"{self.url} did not answer in time") from error
+        except httpx.TimeoutException as error:
+            raise AnswerLostError(f"{self.url} did not answer in time") from error
         except httpx.TransportError as error:
-            raise ServiceUnreachableError(f"the connection to {self.url} broke: {error}") from error
+            raise AnswerLostError(f"the connection to {self.url} broke: {error}") from error
         except (httpx.DecodingError, SSEError) as error:
             raise UnexpectedAnswerError(f"cannot read what {self.url} answered: {error}") from error
 
@@ -209,7 +218,7 @@ class Connection:
             raise ProblemError(self._parse(Problem, content))
         answer = f"{self.url} answered {response.status_code} {response.reason_phrase}".rstrip()
         if response.status_code in GATEWAY_STATUSES:
-            raise ServiceUnreachableError(answer)
+            raise AnswerLostError(answer)
         raise UnexpectedAnswerError(f"{answer}, which hyplora does not: check the address")
 
     def _parse(self, model: type[_Model], content: bytes | str) -> _Model:
@@ -230,5 +239,5 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _given(query: Mapping[str, str | int | None]) -> dict[str, str | int]:
+def _given(query: Mapping[str, Query]) -> dict[str, Query]:
     return {name: value for name, value in query.items() if value is not None}

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from jobs.specs import JobSpec, file_ids
-from jobs.tickets import TICKET_VARIABLE, JobTicket
+from jobs.tickets import TICKET_VARIABLE, JobTicket, RunTag
 from service.boundaries import DriverRequest, Drivers, RunRef, Runs, RunStatus
 from service.errors import MissingFileError, RefusedError
 from service.files import Files
@@ -82,7 +82,7 @@ class Dispatcher:
             files=files,
         )
         await self._runs.describe(
-            run.run_id, flatten(job.spec), ticket.model_dump(mode="json", exclude={"attempt"})
+            run.run_id, run_parameters(job), ticket.model_dump(mode="json", exclude={"attempt"})
         )
         job = await self._jobs.note_run(job.id, run)
         if job.status.is_stopping or job.is_over(ticket.attempt):
@@ -113,7 +113,7 @@ class Dispatcher:
         known = await self._runs.read(job.run_id) if job.run_id else None
         known = known or await self._runs.find(job.id)
         if known is None:
-            return await self._runs.create(job.id, job.name, entrypoint)
+            return await self._runs.create(job.id, job.name, entrypoint, run_tags(job))
         if known.status is not RunStatus.RUNNING:
             await self._runs.set_status(known.ref.run_id, RunStatus.RUNNING)
         return known.ref
@@ -128,6 +128,23 @@ class Dispatcher:
             logger.exception("the run of %s stays open", job.id)
         failure = {"code": code, "message": message, "log_tail": None}
         await self._jobs.end(job.id, JobStatus.FAILED, reason=message, failure=failure)
+
+
+def run_tags(job: Job) -> dict[str, str]:
+    """What an MLflow run says of its job that has nothing to do with what is trained."""
+    tags = {
+        RunTag.PROJECT: job.project,
+        RunTag.TAGS: ", ".join(job.tags),
+        RunTag.PRIORITY: str(job.priority),
+    }
+    facts = {f"{RunTag.METADATA}.{key}": value for key, value in job.facts.items()}
+    return {key: value for key, value in (tags | facts).items() if value}
+
+
+def run_parameters(job: Job) -> dict[str, str]:
+    """A job's spec as MLflow parameters, without what its tags say."""
+    said = {"tags", "metadata", "priority"}
+    return flatten({key: value for key, value in job.spec.items() if key not in said})
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

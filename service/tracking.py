@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
 from jobs.tickets import RunTag
-from service.boundaries import Artifact, RunRef, RunReport, RunStatus
+from service.boundaries import NO_TAGS, Artifact, RunRef, RunReport, RunStatus
 from service.errors import MlflowUnavailableError, RefusedError, root_cause
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,9 @@ class MlflowRuns:
 
         return await self._call(search)
 
-    async def create(self, job_id: str, name: str, source: str) -> RunRef:
+    async def create(
+        self, job_id: str, name: str, source: str, tags: Mapping[str, str] = NO_TAGS
+    ) -> RunRef:
         """Open a run that carries the job's tag from its first moment."""
 
         def create() -> RunRef:
@@ -123,6 +125,7 @@ class MlflowRuns:
                 self._experiment_id(),
                 run_name=name,
                 tags={
+                    **tags,
                     RunTag.JOB_ID: job_id,
                     MLFLOW_SOURCE_TYPE: "JOB",
                     MLFLOW_SOURCE_NAME: source,

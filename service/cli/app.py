@@ -22,7 +22,7 @@ from service.cli.key_commands import keys
 from service.cli.problems import problem_text
 from service.cli.report_commands import report
 from service.cli.stack_commands import env, up
-from service.cli.submit_commands import submit, upload
+from service.cli.submit_commands import rerun, submit, upload
 from service.cli.trial_commands import trials
 from service.client import ClientError, ProblemError
 
@@ -32,7 +32,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-job_commands = (submit, jobs, show, trials, report, logs, follow, pause, resume, cancel, upload)
+job_commands = (
+    submit,
+    rerun,
+    jobs,
+    show,
+    trials,
+    report,
+    logs,
+    follow,
+    pause,
+    resume,
+    cancel,
+    upload,
+)
 for command in (up, env, *job_commands, pull, generate):
     app.command()(command)
 app.add_typer(keys)

@@ -1,9 +1,11 @@
 """Commands about jobs that are there: list, show, follow, pause, resume, cancel."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
+from jobs.specs import JobKind
 from service.answers import JobRead
 from service.cli.console import note, open_console, result
 from service.cli.endpoint import Url, connect
@@ -22,13 +24,35 @@ def jobs(
     status: Annotated[
         JobStatus | None, typer.Option(help="Only jobs in this state.", show_default=False)
     ] = None,
+    kind: Annotated[
+        JobKind | None, typer.Option(help="Only jobs of this kind.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Only jobs of this name.", show_default=False)
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only jobs with this tag; may be repeated.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Only jobs with this in their metadata; may be repeated."
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="Most jobs to list.")] = 20,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """List jobs, newest first."""
     with connect(url) as client:
-        page = client.list_jobs(limit=limit, status=status)
+        page = client.list_jobs(
+            limit=limit,
+            status=status,
+            kind=kind,
+            name=name,
+            tags=tag or (),
+            metadata=_pairs(metadata or ()),
+        )
     if as_json:
         result(page.model_dump_json(indent=2))
         return
@@ -138,6 +162,16 @@ def follow(job_id: JobId, url: Url = None) -> None:
     """
     with connect(url) as client:
         follow_to_the_end(client, job_id)
+
+
+def _pairs(assignments: Iterable[str]) -> dict[str, str]:
+    pairs = {}
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not (key and separator):
+            raise typer.BadParameter(f"--metadata {assignment}: write KEY=VALUE, as in team=maths")
+        pairs[key] = value
+    return pairs
 
 
 def _cancel_trial(client: Client, job_id: str, trial_id: str) -> None:

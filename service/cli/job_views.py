@@ -46,6 +46,15 @@ def _facts(job: JobRead) -> Iterator[tuple[str, Text]]:
     yield "job", Text(job.id)
     yield "name", Text(job.name)
     yield "kind", Text(job.kind)
+    yield "project", Text(job.project)
+    if job.tags:
+        yield "tags", Text(", ".join(job.tags))
+    if job.metadata:
+        yield "metadata", Text(", ".join(f"{key}={value}" for key, value in job.metadata.items()))
+    if job.priority:
+        yield "priority", Text(str(job.priority))
+    if job.rerun_of:
+        yield "rerun of", Text(job.rerun_of)
     yield "status", status_text(job.status)
     yield "created", Text(_local(job.created_at))
     if job.started_at:

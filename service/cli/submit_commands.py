@@ -1,4 +1,4 @@
-"""Commands that hand rows and jobs in: submit and upload."""
+"""Commands that hand rows and jobs in: submit, rerun and upload."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,12 @@ import typer
 from rich.progress import open as open_with_progress
 
 from jobs.search_specs import SearchSpec
-from service.answers import FileRead
+from service.answers import DryRunRead, FileRead, JobRead
 from service.cli.console import note, open_console, open_note_console, result
 from service.cli.dry_run_view import dry_run_view
 from service.cli.endpoint import Url, connect
 from service.cli.errors import CliError
+from service.cli.job_commands import JobId
 from service.cli.job_ending import follow_to_the_end
 from service.cli.problems import problem_text
 from service.cli.spec_file import (
@@ -25,14 +26,22 @@ from service.cli.spec_file import (
 )
 from service.client import Client, ProblemError
 
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the job until it ends.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Override a field, as in training.max_steps=50; may be repeated.",
+    ),
+]
+
 
 def submit(
     file: Annotated[
         Path, typer.Argument(help="Job spec, YAML or JSON.", metavar="FILE", show_default=False)
     ],
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Show the job until it ends.")
-    ] = False,
+    follow: Follow = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -42,14 +51,7 @@ def submit(
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY.PATH=VALUE",
-            help="Override a field, as in training.max_steps=50; may be repeated.",
-        ),
-    ] = None,
+    set_: Overrides = None,
     url: Url = None,
 ) -> None:
     """Submit a job and print its id.
@@ -59,20 +61,49 @@ def submit(
     With --follow the exit code is 0 if the job succeeded, 1 if it failed, 3 if it was cancelled.
     With --dry-run it is 0 if the cluster can place the job, 1 if it cannot or the job would fail.
     """
-    if follow and dry_run:
-        raise typer.BadParameter("--dry-run leaves no job to --follow; give one of them")
-    if as_json and not dry_run:
-        raise typer.BadParameter("--json needs --dry-run; otherwise submit prints the id alone")
+    _require_one_purpose(follow, dry_run, as_json)
     spec = with_overrides(read_spec_file(file), set_ or ())
     with connect(url) as client:
         with _explained_by(spec):
             if dry_run:
                 _show_dry_run(client, spec, as_json)
             job = client.submit_job(_with_uploads(client, spec).document)
-        result(job.id)
-        if follow:
-            follow_to_the_end(client, job.id)
-        note(f"{job.status}; see it with: hyplora follow {job.id}")
+        _tell(client, job, follow)
+
+
+def rerun(
+    job_id: JobId,
+    set_: Overrides = None,
+    follow: Follow = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Queue nothing; show steps, sizes, memory and whether the cluster can ever place "
+            "the job.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
+    url: Url = None,
+) -> None:
+    """Submit a new job of another's spec, whatever became of that, and print its id.
+
+    A value for rows may be a local file, which is uploaded first. --set adapter.method=… begins the
+    adapter anew. Exit codes are those of `submit`.
+    """
+    _require_one_purpose(follow, dry_run, as_json)
+    overrides = with_overrides(SpecFile(Path(f"spec of {job_id}"), {}, {}), set_ or ())
+    with connect(url) as client:
+        with _explained_by(overrides):
+            document = _with_uploads(client, overrides).document
+            if dry_run:
+                note("asking the cluster; this takes a moment")
+                found = client.dry_run_again(job_id, document)
+                if client.get_job(job_id).kind == "search":
+                    note("of a search, what follows is about one trial")
+                _show_found(found, as_json)
+            job = client.rerun_job(job_id, document)
+        _tell(client, job, follow)
 
 
 def upload(
@@ -94,6 +125,21 @@ def upload(
     """
     with connect(url) as client:
         result(_upload(client, file).id)
+
+
+def _require_one_purpose(follow: bool, dry_run: bool, as_json: bool) -> None:
+    if follow and dry_run:
+        raise typer.BadParameter("--dry-run leaves no job to --follow; give one of them")
+    if as_json and not dry_run:
+        raise typer.BadParameter("--json needs --dry-run; otherwise the id alone is printed")
+
+
+def _tell(client: Client, job: JobRead, follow: bool) -> None:
+    """Print a new job's id, and follow it if that is wanted."""
+    result(job.id)
+    if follow:
+        follow_to_the_end(client, job.id)
+    note(f"{job.status}; see it with: hyplora follow {job.id}")
 
 
 def _with_uploads(client: Client, spec: SpecFile) -> SpecFile:
@@ -128,10 +174,14 @@ def _show_dry_run(client: Client, spec: SpecFile, as_json: bool) -> NoReturn:
     document = _with_uploads(client, spec).document
     note("asking the cluster; this takes a moment")
     found = client.dry_run(document)
+    search = SearchSpec.model_validate(document) if document.get("kind") == "search" else None
+    _show_found(found, as_json, search)
+
+
+def _show_found(found: DryRunRead, as_json: bool, search: SearchSpec | None = None) -> NoReturn:
     if as_json:
         result(found.model_dump_json(indent=2))
     else:
-        search = SearchSpec.model_validate(document) if document.get("kind") == "search" else None
         open_console().print(dry_run_view(found, search), soft_wrap=True)
     raise typer.Exit(0 if found.placement.possible else 1)
 

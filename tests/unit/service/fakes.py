@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from jobs.tickets import RunTag
 from service.boundaries import (
+    NO_TAGS,
     Artifact,
     DriverReport,
     DriverRequest,
@@ -169,13 +170,15 @@ class FakeMlflow:
         await self._arrive()
         return self.children_of(parent.run_id)
 
-    async def create(self, job_id: str, name: str, source: str) -> RunRef:
+    async def create(
+        self, job_id: str, name: str, source: str, tags: Mapping[str, str] = NO_TAGS
+    ) -> RunRef:
         await self._arrive()
         if self.refuses:
             raise RefusedError("MLflow refused: the name of the run is too long")
         ref = RunRef(f"run{len(self.runs)}", "7")
-        tags = {str(RunTag.JOB_ID): job_id, "name": name, "source": source}
-        self.runs[ref.run_id] = RunReport(ref, RunStatus.RUNNING, tags)
+        own = {str(RunTag.JOB_ID): job_id, "name": name, "source": source}
+        self.runs[ref.run_id] = RunReport(ref, RunStatus.RUNNING, {**tags, **own})
         self._leave()
         return ref
 
