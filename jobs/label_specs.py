@@ -29,7 +29,7 @@ class LabelledSpec(Spec):
     """Facts to find the job by, such as {"team": "maths"}."""
 
     priority: int = Field(0, ge=-100, le=100)
-    """Place in the queue: the higher comes first."""
+    """Place in the queue of its project: the higher comes first."""
 
     @field_validator("tags")
     @classmethod

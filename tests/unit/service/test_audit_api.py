@@ -75,7 +75,7 @@ async def test_a_change_that_cannot_be_noted_is_not_made(
     job_id = await stage.submit()
 
     def fail(*_: object) -> None:
-        raise OSError("no room for the log")
+        raise RuntimeError("no entry can be made")
 
     with monkeypatch.context() as outage:
         outage.setattr("service.lifecycle.record", fail)

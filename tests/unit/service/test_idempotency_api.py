@@ -6,8 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
-from service.submission import KeyedRequest
+from service.callers import Scope
+from service.key_tokens import KeyToken
 from tests.unit.service.stage import Stage
+
+OTHERS_KEY = KeyToken("key-00000000000000aa", "O" * 43)
 
 
 async def post(stage: Stage, spec: Any, key: str, query: str = "") -> httpx.Response:
@@ -97,16 +100,14 @@ async def test_a_refused_request_leaves_its_key_free(stage: Stage) -> None:
 
 
 async def test_projects_have_keys_of_their_own(stage: Stage) -> None:
-    spec = await stage.spec()
-    job = (await post(stage, spec, "key-1")).json()
-    from jobs.specs import FinetuneSpec
+    await stage.admit(OTHERS_KEY, Scope.SUBMIT, project="other")
+    job = (await post(stage, await stage.spec(), "key-1")).json()
+    stage.client.headers["Authorization"] = f"Bearer {OTHERS_KEY.text}"
 
-    other, is_replayed = await stage.parts.jobs.submit_once(
-        FinetuneSpec.model_validate(spec), KeyedRequest.of("key-1", spec), project="other"
-    )
+    other = await post(stage, await stage.spec(), "key-1")
 
-    assert not is_replayed
-    assert other.id != job["id"]
+    assert other.status_code == 201
+    assert (other.json()["id"] != job["id"], other.json()["project"]) == (True, "other")
 
 
 @pytest.mark.parametrize("key", ["", "a b", "k" * 256])

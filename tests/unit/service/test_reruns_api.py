@@ -1,5 +1,6 @@
 """Jobs that are done again."""
 
+import json
 from typing import Any
 
 import httpx
@@ -114,7 +115,7 @@ async def test_a_member_that_a_list_does_not_have_is_refused(stage: Stage, key: 
 
     response = await stage.client.post(
         f"/v1/jobs/{job['id']}/rerun",
-        content='{"overrides": {"tasks": {"KEY": {}}}}'.replace("KEY", ascii(key)[1:-1]),
+        content='{"overrides": {"tasks": {"KEY": {}}}}'.replace("KEY", json.dumps(key)[1:-1]),
         headers={"Content-Type": "application/json"},
     )
 
