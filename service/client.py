@@ -183,10 +183,20 @@ class Client:
             tags: Jobs with all of these tags alone.
             metadata: Jobs with all of these pairs in their metadata alone.
         """
-        pairs = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
-        query = {"status": status, "kind": kind, "name": name, "project": project, "tag": tags}
+        pairs: dict[str, Any] = {
+            f"metadata[{key}]": value for key, value in (metadata or {}).items()
+        }
         return self._connection.get(
-            Page[JobRead], "/v1/jobs", limit=limit, after=after, **query, **pairs
+            Page[JobRead],
+            "/v1/jobs",
+            limit=limit,
+            after=after,
+            status=status,
+            kind=kind,
+            name=name,
+            project=project,
+            tag=tags,
+            **pairs,
         )
 
     def pause_job(self, job_id: str) -> JobRead:

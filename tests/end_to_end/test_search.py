@@ -175,7 +175,8 @@ def test_a_search_goes_on_after_its_driver_is_killed_and_no_trial_is_lost_or_dou
     job = wait_for_status(client, job.id, "succeeded")
     assert job.attempt == 2
     trials = trials_of(stack, job)
-    assert states_of(trials) == ["completed"] * 20
+    reasons = [run.data.tags.get("hyplora.trial_reason") for run in trials.values()]
+    assert states_of(trials) == ["completed"] * 20, reasons
     assert "going on with the trials of an earlier attempt" in "".join(client.logs(job.id))
 
 
