@@ -47,7 +47,10 @@ class ControlLoop:
                 tasks.create_task(self._keep_lease())
                 tasks.create_task(self._keep_working())
         finally:
-            await self._lease.release()
+            try:
+                await self._lease.release()
+            except UnavailableError as error:
+                logger.warning("the lease is left to expire: %s", error)
 
     async def work_once(self) -> None:
         """One round.
@@ -59,9 +62,15 @@ class ControlLoop:
         await self._dispatcher.dispatch_waiting()
 
     async def _keep_lease(self) -> None:
+        is_away = False
         while True:
             try:
                 await self._lease.acquire()
+                is_away = False
+            except UnavailableError as error:
+                if not is_away:
+                    logger.warning("the lease cannot be renewed; trying again: %s", error)
+                is_away = True
             except Exception:
                 logger.exception("the lease cannot be renewed; trying again")
             await asyncio.sleep(self._renewal_interval_s)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from service.boundaries import DriverState, RunStatus
+from service.errors import DatabaseUnavailableError
+from service.leases import Lease
 from tests.unit.service.fakes import Killed
 from tests.unit.service.stage import Stage, make_settings
 
@@ -183,6 +185,26 @@ async def test_the_loop_survives_an_error_that_nobody_foresaw(
 
     assert "surprise" in caplog.text
     assert list(stage.ray.drivers) == [f"{job_id}-a1"]
+
+
+async def test_a_database_that_is_away_is_told_of_once_and_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    num_asked = 0
+
+    async def fail(_: Lease) -> bool:
+        nonlocal num_asked
+        num_asked += 1
+        raise DatabaseUnavailableError("the database does not answer")
+
+    async with Stage(make_settings(tmp_path, lease_ttl_s=0.003)) as stage:
+        monkeypatch.setattr(Lease, "acquire", fail)
+        monkeypatch.setattr(Lease, "release", fail)
+        async with running_loop(stage):
+            await until(lambda: num_asked > 3)
+
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "the lease is left to expire" in caplog.text
 
 
 async def test_of_two_replicas_one_works_and_the_other_takes_over(tmp_path: Path) -> None:
