@@ -17,7 +17,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.callers import Caller, all_scopes
-from service.errors import RateLimitedError, UnauthorizedError
+from service.errors import DatabaseUnavailableError, RateLimitedError, UnauthorizedError
 from service.key_tokens import KeyToken, matches, parse_token
 from service.keys import Keys
 from service.rate_limits import RateLimit, whole_seconds
@@ -108,14 +108,14 @@ class Gate:
         uses, self._uses = self._uses, {}
         try:
             await self._keys.note_uses(uses)
-        except (SQLAlchemyError, OSError):
+        except (DatabaseUnavailableError, SQLAlchemyError):
             self._uses = uses | self._uses
             raise
 
     async def _try_to_flush(self) -> None:
         try:
             await self.flush_uses()
-        except (SQLAlchemyError, OSError):
+        except (DatabaseUnavailableError, SQLAlchemyError):
             logger.warning("when keys were used is not written down yet", exc_info=True)
 
     async def _authenticate(self, token: KeyToken | None, network: str) -> _Known:
