@@ -20,6 +20,8 @@ from service.preconditions import etag
 from service.reruns import RerunRequest, spec_of_rerun
 from service.routers.intake import ETAG_HEADER, IntakePart, submission_answers
 from service.routers.job_filter import METADATA_PARAMETER, JobFilterPart
+from service.tables import Job
+from service.views import Views
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -61,9 +63,7 @@ async def list_jobs(
 @router.get("/{job_id}", responses=_RECORD | problems(JobNotFoundError))
 async def read_job(job_id: str, jobs: JobsPart, views: ViewsPart, response: Response) -> JobRead:
     """Look up a job."""
-    job = await jobs.get(job_id)
-    response.headers["ETag"] = etag(job)
-    return views.job(job)
+    return _with_etag(await jobs.get(job_id), views, response)
 
 
 @router.post(
@@ -95,9 +95,7 @@ async def pause_job(
 
     A job that is `pausing` or `paused` already stays so.
     """
-    job = await jobs.pause(job_id, if_match)
-    response.headers["ETag"] = etag(job)
-    return views.job(job)
+    return _with_etag(await jobs.pause(job_id, if_match), views, response)
 
 
 @router.post(
@@ -108,9 +106,7 @@ async def resume_job(
     job_id: str, jobs: JobsPart, views: ViewsPart, response: Response, if_match: IfMatch = None
 ) -> JobRead:
     """Queue a paused job again; it goes on from its last checkpoint."""
-    job = await jobs.resume(job_id, if_match)
-    response.headers["ETag"] = etag(job)
-    return views.job(job)
+    return _with_etag(await jobs.resume(job_id, if_match), views, response)
 
 
 @router.post(
@@ -121,6 +117,10 @@ async def cancel_job(
     job_id: str, jobs: JobsPart, views: ViewsPart, response: Response, if_match: IfMatch = None
 ) -> JobRead:
     """End a job; while its driver writes a last checkpoint and stops, it is `cancelling`."""
-    job = await jobs.cancel(job_id, if_match)
+    return _with_etag(await jobs.cancel(job_id, if_match), views, response)
+
+
+def _with_etag(job: Job, views: Views, response: Response) -> JobRead:
+    """The record of a job, with the header by which a later change can refer to it."""
     response.headers["ETag"] = etag(job)
     return views.job(job)
