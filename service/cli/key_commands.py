@@ -122,6 +122,7 @@ def _with_keys(work: Callable[["Keys"], Awaitable[_Result]]) -> _Result:
     from sqlalchemy.exc import SQLAlchemyError
 
     from service.database import Database
+    from service.errors import DatabaseUnavailableError
     from service.keys import Keys
     from service.settings import ServiceSettings, describe_faults
 
@@ -140,7 +141,7 @@ def _with_keys(work: Callable[["Keys"], Awaitable[_Result]]) -> _Result:
 
     try:
         return asyncio.run(connected())
-    except (SQLAlchemyError, OSError) as error:
+    except (DatabaseUnavailableError, SQLAlchemyError, OSError) as error:
         cause = str(error).partition("\n")[0]
         raise CliError(
             f"the database does not answer, see HYPLORA_DATABASE_URL: {cause}"

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from service.errors import DatabaseUnavailableError
 from service.key_tokens import parse_token
+from service.keys import Keys
 from tests.unit.service.cli.conftest import Outcome
 
 Run = Callable[..., Outcome]
@@ -86,6 +88,20 @@ def test_a_database_that_does_not_answer_is_one_sentence(
 ) -> None:
     (home / "file").touch()
     monkeypatch.setenv("HYPLORA_DATABASE_URL", f"sqlite+aiosqlite:///{home}/file/keys.db")
+
+    outcome = hyplora("keys", "list")
+
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith("error: the database does not answer, see HYPLORA_DATABASE")
+
+
+def test_a_database_that_goes_away_meanwhile_is_one_sentence(
+    hyplora: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise DatabaseUnavailableError("the database does not answer; try again in a moment")
+
+    monkeypatch.setattr(Keys, "page", fail)
 
     outcome = hyplora("keys", "list")
 
