@@ -12,8 +12,6 @@ from copy import copy
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from sqlalchemy import select, tuple_
-
 from jobs.tickets import FileRef
 from service.audit import record
 from service.callers import DEFAULT_PROJECT, Caller, visible_project
@@ -26,6 +24,7 @@ from service.errors import (
     StorageFullError,
     UploadTooLargeError,
 )
+from service.paging import newest_first
 from service.tables import UploadedFile, utc_now
 from workers.rows import RowError, iter_rows
 from workers.tasks.evaluation_rows import parse_either_row
@@ -132,13 +131,10 @@ class Files:
         Raises:
             DataFileNotFoundError: If `after` is no file.
         """
-        created_at, file_id = UploadedFile.created_at, UploadedFile.id
-        query = select(UploadedFile).order_by(created_at.desc(), file_id.desc()).limit(limit + 1)
+        last = await self.get(after) if after is not None else None
+        query = newest_first(UploadedFile, limit, last)
         if (project := visible_project(self._caller)) is not None:
             query = query.where(UploadedFile.project == project)
-        if after is not None:
-            last = await self.get(after)
-            query = query.where(tuple_(created_at, file_id) < (last.created_at, last.id))
         async with self._database.reading() as session:
             files = (await session.scalars(query)).all()
         return files[:limit], len(files) > limit

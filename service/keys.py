@@ -7,13 +7,14 @@ from copy import copy
 from datetime import datetime
 from typing import Self
 
-from sqlalchemy import or_, select, tuple_, update
+from sqlalchemy import or_, select, update
 
 from service.audit import record
 from service.callers import Caller, Scope
 from service.database import Database
 from service.errors import KeyNotFoundError
 from service.key_tokens import hash_secret, new_token
+from service.paging import newest_first
 from service.tables import ApiKey, utc_now
 
 _KEY_ID = re.compile(r"key-[0-9a-f]{16}")
@@ -89,11 +90,7 @@ class Keys:
         Raises:
             KeyNotFoundError: If `after` is no key.
         """
-        created_at, key_id = ApiKey.created_at, ApiKey.id
-        query = select(ApiKey).order_by(created_at.desc(), key_id.desc()).limit(limit + 1)
-        if after is not None:
-            last = await self.get(after)
-            query = query.where(tuple_(created_at, key_id) < (last.created_at, last.id))
+        query = newest_first(ApiKey, limit, await self.get(after) if after is not None else None)
         async with self._database.reading() as session:
             keys = (await session.scalars(query)).all()
         return keys[:limit], len(keys) > limit

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, and_, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -28,6 +28,7 @@ from service.errors import (
     JobNotPausedError,
 )
 from service.job_filters import JobFilter
+from service.paging import newest_first
 from service.preconditions import require_match
 from service.queue_order import next_in_line
 from service.states import JobStatus, require_transition
@@ -134,12 +135,9 @@ class Jobs:
         Raises:
             JobNotFoundError: If `after` is no job.
         """
-        query = select(Job).where(*shown.conditions(), *self._visible())
-        query = query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+        last = await self.get(after) if after is not None else None
+        query = newest_first(Job, limit, last).where(*shown.conditions(), *self._visible())
         async with self._database.reading() as session:
-            if after is not None:
-                last = await find_job(session, after, self._caller)
-                query = query.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
             jobs = (await session.scalars(query)).all()
         return jobs[:limit], len(jobs) > limit
 
