@@ -124,7 +124,7 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
     database = Database(settings.database_url)
     audit_log = AuditLog(database)
     all_keys = Keys(database)
-    all_jobs = Jobs(database)
+    all_jobs = Jobs(database, settings.reach)
     all_files = Files(database, settings.files_dir, settings.max_upload_bytes)
     poll_interval_s = settings.poll_interval_s
     return Parts(

@@ -92,12 +92,12 @@ class DryRuns:
         return _read_answer(ending, log or "")
 
     async def _request(self, spec: JobSpec) -> DriverRequest:
-        await self._jobs.require_files(spec)
+        await self._jobs.require_submittable(spec)
         try:
             files = await self._files.refs(set(file_ids(spec).values()))
         except MissingFileError as error:
             raise JobWouldFailError(str(error), FailureCode.DATA_INVALID) from error
-        ticket = DryRunTicket(spec=spec, files=files)
+        ticket = DryRunTicket(spec=spec, reach=self._settings.reach, files=files)
         return DriverRequest(
             submission_id=f"dryrun-{secrets.token_hex(8)}",
             entrypoint=f"{self._settings.driver_python} -m jobs.dry_run",

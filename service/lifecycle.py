@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.specs import JobSpec
+from service.admission import require_admissible
 from service.audit import record
 from service.boundaries import RunRef
 from service.callers import DEFAULT_PROJECT, Caller, visible_project
@@ -34,8 +35,10 @@ from service.queue_order import next_in_line
 from service.states import JobStatus, require_transition
 from service.submission import KeyedRequest, add_job, find_answered, new_job, require_files
 from service.tables import Job, JobEvent, utc_now
+from workers.reach import Reach
 
 _ALL = JobFilter()
+_CLOSED = Reach()
 _STOPPING = [status for status in JobStatus if status.is_stopping]
 _JOB_ID = re.compile(r"job-[0-9a-f]{16}")
 _UNCLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt == Job.paused_attempt)
@@ -44,10 +47,16 @@ _UNSUBMITTED = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_(None))
 
 
 class Jobs:
-    """The jobs of one database; those that `acting_for` answers are one caller's alone."""
+    """The jobs of one database; those that `acting_for` answers are one caller's alone.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: Where the records are.
+        reach: What jobs may read.
+    """
+
+    def __init__(self, database: Database, reach: Reach = _CLOSED) -> None:
         self._database = database
+        self._reach = reach
         self._caller: Caller | None = None
 
     def acting_for(self, caller: Caller) -> Self:
@@ -65,7 +74,10 @@ class Jobs:
 
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
+            ReferenceNotAllowedError: If it names something that jobs may not read.
+            SecretInSpecError: If it holds a secret.
         """
+        await require_admissible(spec, self._reach)
         job = new_job(spec, self._project, rerun_of, request=None)
         async with self._database.writing() as session:
             await self._queue(session, job, spec)
@@ -88,7 +100,10 @@ class Jobs:
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
             IdempotencyKeyReusedError: If a request for something else had the same key.
+            ReferenceNotAllowedError: If the spec names something that jobs may not read.
+            SecretInSpecError: If it holds a secret.
         """
+        await require_admissible(spec, self._reach)
         try:
             async with self._database.writing() as session:
                 if (earlier := await find_answered(session, self._project, request)) is not None:
@@ -104,12 +119,15 @@ class Jobs:
                 raise
             return earlier, True
 
-    async def require_files(self, spec: JobSpec) -> None:
+    async def require_submittable(self, spec: JobSpec) -> None:
         """Refuse a spec that could not be queued.
 
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
+            ReferenceNotAllowedError: If it names something that jobs may not read.
+            SecretInSpecError: If it holds a secret.
         """
+        await require_admissible(spec, self._reach)
         async with self._database.reading() as session:
             await require_files(session, spec, self._caller)
 

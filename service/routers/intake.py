@@ -17,7 +17,9 @@ from service.errors import (
     JobWouldFailError,
     ProblemError,
     RayUnavailableError,
+    ReferenceNotAllowedError,
     RequestTooLargeError,
+    SecretInSpecError,
     SpecInvalidError,
     problems,
 )
@@ -53,6 +55,8 @@ def submission_answers(*more: type[ProblemError]) -> dict[int | str, dict[str, A
         RequestTooLargeError,
         SpecInvalidError,
         IdempotencyKeyReusedError,
+        ReferenceNotAllowedError,
+        SecretInSpecError,
         JobWouldFailError,
         DryRunsBusyError,
         RayUnavailableError,
