@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from service.audit import AuditLog
 from service.auth import CallerPart
 from service.callers import Caller
+from service.contents import Contents
 from service.control_loop import ControlLoop
 from service.database import Database
 from service.dry_runs import DryRuns
@@ -26,6 +27,7 @@ from service.readiness import Readiness
 from service.reports import Reports
 from service.settings import ServiceSettings
 from service.trials import Trials
+from service.validation import Validation
 from service.views import Views
 
 
@@ -40,7 +42,9 @@ class Parts:
     audit: AuditLog
     jobs: Jobs
     dry_runs: DryRuns
+    contents: Contents
     files: Files
+    validation: Validation
     events: Events
     logs: Logs
     trials: Trials

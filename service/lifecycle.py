@@ -27,18 +27,28 @@ from service.errors import (
     JobNotPausableError,
     JobNotPausedError,
 )
+from service.file_states import FileStatus
 from service.job_filters import JobFilter
 from service.paging import newest_first
 from service.preconditions import require_match
 from service.queue_order import next_in_line
 from service.states import JobStatus, require_transition
 from service.submission import KeyedRequest, add_job, find_answered, new_job, require_files
-from service.tables import Job, JobEvent, utc_now
+from service.tables import Job, JobEvent, JobFile, UploadedFile, utc_now
 
 _ALL = JobFilter()
 _STOPPING = [status for status in JobStatus if status.is_stopping]
 _JOB_ID = re.compile(r"job-[0-9a-f]{16}")
-_UNCLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt == Job.paused_attempt)
+_WAITING_FOR_FILES = (
+    select(JobFile.job_id)
+    .join(UploadedFile, UploadedFile.id == JobFile.file_id)
+    .where(UploadedFile.status == FileStatus.VALIDATING)
+)
+_UNCLAIMED = and_(
+    Job.status == JobStatus.QUEUED,
+    Job.attempt == Job.paused_attempt,
+    Job.id.not_in(_WAITING_FOR_FILES),
+)
 _CLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt > Job.paused_attempt)
 _UNSUBMITTED = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_(None))
 
@@ -65,6 +75,7 @@ class Jobs:
 
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
+            DatasetInvalidError: If the spec names a file that is not valid.
         """
         job = new_job(spec, self._project, rerun_of, request=None)
         async with self._database.writing() as session:
@@ -87,6 +98,7 @@ class Jobs:
 
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
+            DatasetInvalidError: If the spec names a file that is not valid.
             IdempotencyKeyReusedError: If a request for something else had the same key.
         """
         try:
@@ -109,6 +121,7 @@ class Jobs:
 
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
+            DatasetInvalidError: If the spec names a file that is not valid.
         """
         async with self._database.reading() as session:
             await require_files(session, spec, self._caller)
@@ -340,9 +353,12 @@ class Jobs:
             yield session, job
 
     async def _queue(self, session: AsyncSession, job: Job, spec: JobSpec) -> None:
-        await require_files(session, spec, self._caller)
+        files = await require_files(session, spec, self._caller, lock=True)
         await add_job(session, job, spec)
         session.add(_status_event(job, previous=None, reason=None))
+        if unready := [file.id for file in files if file.status is FileStatus.VALIDATING]:
+            text = f"waits until the rows of {', '.join(sorted(unready))} are validated"
+            session.add(_event(job, "message", {"level": "info", "text": text}))
         record(session, self._caller, "job.submit", job.id, job.project)
 
     @property

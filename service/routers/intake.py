@@ -11,8 +11,10 @@ from service.answers import DryRunRead, JobRead
 from service.dependencies import DryRunsPart, JobsPart, ViewsPart
 from service.errors import (
     DataFileNotFoundError,
+    DatasetInvalidError,
     DryRunsBusyError,
     DryRunTimeoutError,
+    FileNotReadyError,
     IdempotencyKeyReusedError,
     JobWouldFailError,
     ProblemError,
@@ -50,6 +52,8 @@ def submission_answers(*more: type[ProblemError]) -> dict[int | str, dict[str, A
     """What routes that take specs say of their answers, with problems that are theirs alone."""
     return _ANSWERS | problems(
         DataFileNotFoundError,
+        DatasetInvalidError,
+        FileNotReadyError,
         RequestTooLargeError,
         SpecInvalidError,
         IdempotencyKeyReusedError,

@@ -55,7 +55,7 @@ class Stage:
         """Begin a service process; its control loop turns only by `work`."""
         self.app = create_app(self.settings, drivers=self.ray, runs=self.mlflow)
         self.parts: Parts = self.app.state.parts
-        self.parts.files.prepare()
+        self.parts.contents.prepare()
         await self.parts.database.upgrade()
         await self.admit(KEY, Scope.ADMIN)
         self.client = httpx.AsyncClient(
@@ -85,6 +85,7 @@ class Stage:
     async def stop(self) -> None:
         """End the service process."""
         await self.client.aclose()
+        await self.parts.validation.stop()
         await self.parts.database.close()
 
     async def restart(self) -> None:
