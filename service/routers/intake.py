@@ -15,6 +15,9 @@ from service.errors import (
     DryRunTimeoutError,
     IdempotencyKeyReusedError,
     JobWouldFailError,
+    MlflowUnavailableError,
+    ModelNameTakenError,
+    ModelNotFoundError,
     ProblemError,
     RayUnavailableError,
     RequestTooLargeError,
@@ -50,12 +53,15 @@ def submission_answers(*more: type[ProblemError]) -> dict[int | str, dict[str, A
     """What routes that take specs say of their answers, with problems that are theirs alone."""
     return _ANSWERS | problems(
         DataFileNotFoundError,
+        ModelNotFoundError,
+        ModelNameTakenError,
         RequestTooLargeError,
         SpecInvalidError,
         IdempotencyKeyReusedError,
         JobWouldFailError,
         DryRunsBusyError,
         RayUnavailableError,
+        MlflowUnavailableError,
         DryRunTimeoutError,
         *more,
     )
