@@ -20,6 +20,13 @@ _EXPLAINED = (
     "KeyCreate",
     "KeyCreated",
     "AuditRead",
+    "AliasChange",
+    "ModelRead",
+    "VersionRead",
+    "AliasRead",
+    "LineageNode",
+    "LineageEdge",
+    "DeletedRead",
     "Problem",
 )
 METHODS = {"get", "post", "put", "patch", "delete"}
