@@ -11,10 +11,15 @@ from service.answers import DryRunRead, JobRead
 from service.dependencies import DryRunsPart, JobsPart, ViewsPart
 from service.errors import (
     DataFileNotFoundError,
+    DatasetInvalidError,
     DryRunsBusyError,
     DryRunTimeoutError,
+    FileNotReadyError,
     IdempotencyKeyReusedError,
     JobWouldFailError,
+    MlflowUnavailableError,
+    ModelNameTakenError,
+    ModelNotFoundError,
     ProblemError,
     RayUnavailableError,
     ReferenceNotAllowedError,
@@ -52,6 +57,10 @@ def submission_answers(*more: type[ProblemError]) -> dict[int | str, dict[str, A
     """What routes that take specs say of their answers, with problems that are theirs alone."""
     return _ANSWERS | problems(
         DataFileNotFoundError,
+        DatasetInvalidError,
+        FileNotReadyError,
+        ModelNotFoundError,
+        ModelNameTakenError,
         RequestTooLargeError,
         SpecInvalidError,
         IdempotencyKeyReusedError,
@@ -60,6 +69,7 @@ def submission_answers(*more: type[ProblemError]) -> dict[int | str, dict[str, A
         JobWouldFailError,
         DryRunsBusyError,
         RayUnavailableError,
+        MlflowUnavailableError,
         DryRunTimeoutError,
         *more,
     )
