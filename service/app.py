@@ -125,6 +125,8 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
     audit_log = AuditLog(database)
     all_keys = Keys(database)
     all_jobs = Jobs(database)
+    lease = Lease(database, "control-loop", settings.lease_ttl_s)
+    led_jobs = all_jobs.led_by(lease)
     all_files = Files(database, settings.files_dir, settings.max_upload_bytes)
     poll_interval_s = settings.poll_interval_s
     return Parts(
@@ -147,10 +149,10 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
         views=Views(settings),
         readiness=Readiness({"database": database.ping, "ray": drivers.ping, "mlflow": runs.ping}),
         control_loop=ControlLoop(
-            Lease(database, "control-loop", settings.lease_ttl_s),
+            lease,
             settings.lease_ttl_s,
-            Reconciler(settings.max_attempts, all_jobs, drivers, runs),
-            Dispatcher(settings, all_jobs, all_files, drivers, runs),
+            Reconciler(settings.max_attempts, led_jobs, drivers, runs),
+            Dispatcher(settings, led_jobs, all_files, drivers, runs),
             poll_interval_s,
         ),
     )

@@ -175,7 +175,7 @@ async def test_events_that_two_replicas_write_at_once_are_followed_in_order_and_
     async def write_all() -> None:
         names = ["a", "b", "c", "d"]
         await asyncio.gather(*(write(replicas[i % 2], name) for i, name in enumerate(names)))
-        await Jobs(database).end(job.id, JobStatus.SUCCEEDED)
+        await Jobs(database).end(job.id, job.attempt, JobStatus.SUCCEEDED)
 
     async def follow() -> list[JobEvent]:
         return [event async for event in Events(replicas[1], 0.01).follow(job.id, 0)]
