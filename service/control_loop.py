@@ -63,11 +63,15 @@ class ControlLoop:
         await self._dispatcher.dispatch_waiting()
 
     async def _keep_lease(self) -> None:
-        is_away = False
+        is_away = is_leading = False
         while True:
             try:
-                await self.lease.acquire()
+                was_leading, is_leading = is_leading, await self.lease.acquire()
                 is_away = False
+                if is_leading and not was_leading:
+                    logger.info("this replica leads")
+                elif was_leading and not is_leading:
+                    logger.warning("another replica leads now; this one stands by")
             except UnavailableError as error:
                 if not is_away:
                     logger.warning("the lease cannot be renewed; trying again: %s", error)

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -142,7 +141,7 @@ def _open_postgres(url: str) -> AsyncEngine:
     )
 
 
-async def _connect(*arguments: Any, **options: Any) -> Any:
+async def _connect(*arguments: object, **options: object) -> object:
     """Open a connection, and tell a failure from the many others of the operating system's."""
     import asyncpg  # only PostgreSQL needs it, and an installation for SQLite lacks it
 

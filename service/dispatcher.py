@@ -149,9 +149,7 @@ class Dispatcher:
         except RefusedError:
             logger.exception("the run of %s stays open", job.id)
         failure = {"code": code, "message": message, "log_tail": None}
-        await self._jobs.end(
-            job.id, job.attempt, JobStatus.FAILED, reason=message, failure=failure
-        )
+        await self._jobs.end(job.id, job.attempt, JobStatus.FAILED, reason=message, failure=failure)
 
 
 def run_tags(job: Job) -> dict[str, str]:

@@ -6,6 +6,7 @@ import pytest
 from jobs.tickets import RunTag
 from service import lifecycle
 from service.boundaries import DriverReport, DriverState, RunRef, RunReport, RunStatus
+from service.errors import MlflowUnavailableError
 from service.reconciler import (
     Cancel,
     Fail,
@@ -18,7 +19,6 @@ from service.reconciler import (
     Wait,
     decide,
 )
-from service.errors import MlflowUnavailableError
 from service.states import JobStatus
 from tests.unit.service.fakes import Killed
 from tests.unit.service.stage import Stage
