@@ -183,7 +183,7 @@ def until(condition: Callable[[], object], what: str, timeout_s: float = 300.0) 
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout_s:.0f} s in vain for {what}")
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def end_all(processes: list[psutil.Process]) -> None:

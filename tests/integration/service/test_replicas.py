@@ -24,7 +24,7 @@ from service.ray_client import RayDrivers
 from service.settings import ServiceSettings
 from tests.fault_stack import FaultStack, Replica, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
 ROWS = b'{"instruction": "Add 2 and 3.", "output": "5"}\n'
 MAX_LIVE = 3
@@ -144,7 +144,7 @@ def test_a_killed_leader_is_replaced_in_time_and_no_job_runs_twice(stack: FaultS
         others = [replica for replica in started if replica is not leader]
         client = others[0].client
         jobs = submit(client, 24)
-        until(lambda: num_ended(client, jobs) >= 3, "the first jobs")
+        until(lambda: num_ended(client, jobs) >= 1, "the first job")
 
         leader.process.kill()
         killed_at = datetime.now(UTC)
