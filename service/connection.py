@@ -144,6 +144,17 @@ class Connection:
         )
         return self._send(model, request)
 
+    def delete(self, path: str) -> None:
+        """Ask for the end of something."""
+        with self._reachable():
+            response = self._http.delete(path)
+        self._check(response)
+
+    def stream_bytes(self, path: str, *, silence_s: float) -> Iterator[bytes]:
+        """Yield a file in pieces; a silence of more than `silence_s` seconds is an error."""
+        with self._stream(path, silence_s) as response:
+            yield from response.iter_bytes()
+
     def stream_text(self, path: str, *, silence_s: float | None, **query: Query) -> Iterator[str]:
         """Yield a text in pieces; a silence of more than `silence_s` seconds is an error."""
         with self._stream(path, silence_s, params=_given(query)) as response:
