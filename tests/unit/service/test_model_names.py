@@ -253,7 +253,7 @@ async def test_a_name_stays_its_projects_when_the_model_is_deleted(projects: Sta
     job = await post(projects, OURS, await finetune(projects, OURS))
     projects.registry.register("sums")
     await projects.ask(job.json()["id"], "cancel")
-    assert (await projects.client.delete("/v1/models/sums")).status_code == 200
+    assert (await projects.client.delete("/v1/models/sums")).status_code == 204
 
     answer = await post(projects, THEIRS, await finetune(projects, THEIRS))
 
