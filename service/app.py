@@ -12,6 +12,7 @@ from service.adapter_archive import Adapters
 from service.audit import AuditLog
 from service.auth import require_admin, require_scope_of_method
 from service.boundaries import Drivers, Registry, Runs
+from service.contents import Contents
 from service.control_loop import ControlLoop
 from service.database import Database
 from service.dependencies import Parts
@@ -27,7 +28,7 @@ from service.errors import (
     problems,
 )
 from service.events import Events
-from service.files import Files
+from service.files import Files, UploadLimits
 from service.gate import Gate
 from service.keys import Keys
 from service.leases import Lease
@@ -48,9 +49,11 @@ from service.readiness import Readiness
 from service.reconciler import Reconciler
 from service.reports import Reports
 from service.routers import audit, events, files, health, jobs, keys, logs, models, reports, trials
+from service.row_checks import RowChecks
 from service.settings import ServiceSettings
 from service.tracking import MlflowRuns
 from service.trials import Trials
+from service.validation import Validation
 from service.views import Views
 
 logger = logging.getLogger(__name__)
@@ -137,8 +140,12 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs, registry:
     audit_log = AuditLog(database)
     all_keys = Keys(database)
     all_jobs = Jobs(database, registry)
-    all_files = Files(database, settings.files_dir, settings.max_upload_bytes)
     all_models = Models(database, registry)
+    contents = Contents(database, settings.files_dir)
+    checks = RowChecks(settings.max_validations)
+    validation = Validation(database, contents, checks, settings.lease_ttl_s)
+    limits = UploadLimits(settings.max_upload_bytes, settings.upload_wait_s)
+    all_files = Files(database, contents, checks, validation, limits)
     poll_interval_s = settings.poll_interval_s
     return Parts(
         settings=settings,
@@ -152,7 +159,9 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs, registry:
         audit=audit_log,
         jobs=all_jobs,
         dry_runs=DryRuns(settings, all_jobs, all_files, drivers),
+        contents=contents,
         files=all_files,
+        validation=validation,
         events=Events(database, poll_interval_s),
         logs=Logs(all_jobs, drivers, runs, poll_interval_s),
         trials=Trials(all_jobs, runs, audit_log),
@@ -179,13 +188,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("service").setLevel(parts.settings.log_level)
-    await asyncio.to_thread(parts.files.prepare)
+    await asyncio.to_thread(parts.contents.prepare)
     await parts.database.upgrade()
     if not await parts.keys.is_any_valid():
         logger.warning("there is no valid API key; make one with: hyplora keys create NAME")
     tasks = [
         asyncio.create_task(parts.control_loop.run(), name="control-loop"),
         asyncio.create_task(parts.gate.note_uses(), name="key-uses"),
+        asyncio.create_task(parts.validation.run(), name="validation"),
     ]
     try:
         yield

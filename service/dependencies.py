@@ -14,6 +14,7 @@ from service.adapter_archive import Adapters
 from service.audit import AuditLog
 from service.auth import CallerPart
 from service.callers import Caller
+from service.contents import Contents
 from service.control_loop import ControlLoop
 from service.database import Database
 from service.dry_runs import DryRuns
@@ -31,6 +32,7 @@ from service.readiness import Readiness
 from service.reports import Reports
 from service.settings import ServiceSettings
 from service.trials import Trials
+from service.validation import Validation
 from service.views import Views
 
 
@@ -45,7 +47,9 @@ class Parts:
     audit: AuditLog
     jobs: Jobs
     dry_runs: DryRuns
+    contents: Contents
     files: Files
+    validation: Validation
     events: Events
     logs: Logs
     trials: Trials

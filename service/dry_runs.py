@@ -75,8 +75,10 @@ class DryRuns:
         Raises:
             ClientDisconnect: If nobody waits for the answer any more.
             DataFileNotFoundError: If the spec names a file that was not uploaded.
+            DatasetInvalidError: If the spec names a file that is not valid.
             DryRunsBusyError: If too many dry runs are under way.
             DryRunTimeoutError: If the cluster takes too long.
+            FileNotReadyError: If the rows of a file are still being validated.
             JobWouldFailError: If the job would fail, with the code of that failure.
             ModelNameTakenError: If the job would write to a model of another project.
             ModelNotFoundError: If the spec names a model of another project.

@@ -2,7 +2,7 @@
 
 ServiceError
 ├── RefusedError                     Ray or MLflow refused what it will refuse again
-├── MissingFileError                 the bytes of an uploaded file are gone
+├── MissingFileError                 the bytes of an uploaded file are gone, or not valid
 └── ProblemError                     has an HTTP status and a stable code
     ├── UnauthorizedError            401 unauthorized
     ├── ForbiddenError               403 forbidden
@@ -17,6 +17,9 @@ ServiceError
     ├── ModelVersionNotFoundError    404 model-version-not-found
     ├── ModelAliasNotFoundError      404 model-alias-not-found
     ├── NoAdapterError               404 model-version-without-adapter
+    ├── FileContentGoneError         410 file-content-gone
+    ├── FileInUseError               409 file-in-use
+    ├── FileNotReadyError            409 file-not-ready
     ├── JobAlreadyEndedError         409 job-already-ended
     ├── JobNotPausableError          409 job-not-pausable
     ├── JobNotPausedError            409 job-not-paused
@@ -27,6 +30,7 @@ ServiceError
     ├── PreconditionFailedError      412 precondition-failed
     ├── RequestTooLargeError         413 request-too-large
     ├── UploadTooLargeError          413 upload-too-large
+    ├── RangeNotSatisfiableError     416 range-not-satisfiable
     ├── RequestInvalidError          422 request-invalid
     ├── SpecInvalidError             422 spec-invalid
     ├── IdempotencyKeyReusedError    422 idempotency-key-reused
@@ -41,7 +45,8 @@ ServiceError
     └── UnavailableError             503, a part of the system does not answer: try again
         ├── DatabaseUnavailableError 503 database-unavailable
         ├── RayUnavailableError      503 ray-unavailable
-        └── MlflowUnavailableError   503 mlflow-unavailable
+        ├── MlflowUnavailableError   503 mlflow-unavailable
+        └── StorageUnavailableError  503 storage-unavailable
 """
 
 import inspect
@@ -107,7 +112,7 @@ class RefusedError(ServiceError):
 
 
 class MissingFileError(ServiceError):
-    """The bytes of an uploaded file are gone from storage, or are not what was uploaded."""
+    """The bytes of an uploaded file are gone, are not what was uploaded, or were never valid."""
 
 
 class ProblemError(ServiceError):
@@ -219,6 +224,24 @@ class NoAdapterError(ProblemError):
     code, status = "model-version-without-adapter", 404
 
 
+class FileContentGoneError(ProblemError):
+    """The file's bytes are no longer stored."""
+
+    code, status = "file-content-gone", 410
+
+
+class FileInUseError(ProblemError):
+    """A job that has not ended names the file."""
+
+    code, status = "file-in-use", 409
+
+
+class FileNotReadyError(ProblemError):
+    """The file's rows are still being validated."""
+
+    code, status = "file-not-ready", 409
+
+
 class JobAlreadyEndedError(ProblemError):
     """The job has ended and cannot be cancelled."""
 
@@ -277,6 +300,16 @@ class UploadTooLargeError(ProblemError):
     """The uploaded file is larger than this service accepts."""
 
     code, status = "upload-too-large", 413
+
+
+class RangeNotSatisfiableError(ProblemError):
+    """The file is shorter than the part that is asked for."""
+
+    code, status = "range-not-satisfiable", 416
+
+    def __init__(self, detail: str, size_bytes: int) -> None:
+        super().__init__(detail)
+        self.headers = {"Content-Range": f"bytes */{size_bytes}"}  # type: ignore[misc]  # per instance
 
 
 class RequestInvalidError(ProblemError):
@@ -380,6 +413,12 @@ class MlflowUnavailableError(UnavailableError):
     """The MLflow server does not answer."""
 
     code, status = "mlflow-unavailable", 503
+
+
+class StorageUnavailableError(UnavailableError):
+    """The storage of uploaded files does not work."""
+
+    code, status = "storage-unavailable", 503
 
 
 def problems(*kinds: type[ProblemError]) -> dict[int | str, dict[str, Any]]:

@@ -11,8 +11,10 @@ from service.answers import DryRunRead, JobRead
 from service.dependencies import DryRunsPart, JobsPart, ViewsPart
 from service.errors import (
     DataFileNotFoundError,
+    DatasetInvalidError,
     DryRunsBusyError,
     DryRunTimeoutError,
+    FileNotReadyError,
     IdempotencyKeyReusedError,
     JobWouldFailError,
     MlflowUnavailableError,
@@ -55,6 +57,8 @@ def submission_answers(*more: type[ProblemError]) -> dict[int | str, dict[str, A
         DataFileNotFoundError,
         ModelNotFoundError,
         ModelNameTakenError,
+        DatasetInvalidError,
+        FileNotReadyError,
         RequestTooLargeError,
         SpecInvalidError,
         IdempotencyKeyReusedError,

@@ -59,7 +59,7 @@ class Stage:
             self.settings, drivers=self.ray, runs=self.mlflow, registry=self.registry
         )
         self.parts: Parts = self.app.state.parts
-        self.parts.files.prepare()
+        self.parts.contents.prepare()
         await self.parts.database.upgrade()
         await self.admit(KEY, Scope.ADMIN)
         self.client = httpx.AsyncClient(
@@ -89,6 +89,7 @@ class Stage:
     async def stop(self) -> None:
         """End the service process."""
         await self.client.aclose()
+        await self.parts.validation.stop()
         await self.parts.database.close()
 
     async def restart(self) -> None:

@@ -301,7 +301,7 @@ async def test_names_of_earlier_jobs_are_claimed_by_the_migration_for_the_first_
         }
         for place, (project, kind, name, spec) in enumerate(jobs)
     ]
-    await database.migrate("0007")
+    await database.migrate("0008")
     async with database.writing() as session:
         await session.execute(insert(Job.__table__), rows)
 
@@ -312,4 +312,4 @@ async def test_names_of_earlier_jobs_are_claimed_by_the_migration_for_the_first_
 
         assert {row.name: row.project for row in claimed} == {"sums": "ours", "best": "theirs"}
         assert claimed[0].created_at.tzinfo is not None
-        await database.migrate("0007")
+        await database.migrate("0008")
