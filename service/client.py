@@ -29,6 +29,7 @@ from service.connection import (
     UnexpectedAnswerError,
 )
 from service.key_client import KeyClient
+from service.model_client import ModelClient
 from service.outage import Outage
 from service.resending import send_once
 from service.states import JobStatus
@@ -84,6 +85,8 @@ class Client:
         self._reconnect_wait_s = reconnect_wait_s
         self.keys = KeyClient(self._connection)
         """What administrators do: API keys and the audit log."""
+        self.models = ModelClient(self._connection)
+        """Registered adapters."""
 
     def __enter__(self) -> Self:
         return self
