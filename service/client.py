@@ -31,6 +31,7 @@ from service.connection import (
 )
 from service.file_states import FileStatus
 from service.key_client import KeyClient
+from service.model_client import ModelClient
 from service.outage import Outage
 from service.resending import send_once
 from service.states import JobStatus
@@ -89,6 +90,8 @@ class Client:
         self._reconnect_wait_s = reconnect_wait_s
         self.keys = KeyClient(self._connection)
         """What administrators do: API keys and the audit log."""
+        self.models = ModelClient(self._connection)
+        """Registered adapters."""
 
     def __enter__(self) -> Self:
         return self

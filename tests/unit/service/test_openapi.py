@@ -26,7 +26,6 @@ _EXPLAINED = (
     "AliasRead",
     "LineageNode",
     "LineageEdge",
-    "DeletedRead",
     "Problem",
 )
 METHODS = {"get", "post", "put", "patch", "delete"}
