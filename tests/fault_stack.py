@@ -117,7 +117,7 @@ class FaultStack(LocalStack):
     def drivers(self) -> list[str]:
         """The processes under the Ray head that are drivers of jobs."""
         found = psutil.Process(self.children["ray"].pid).children(recursive=True)
-        return [" ".join(command) for command in map(_command_of, found) if "jobs." in command[-1]]
+        return [" ".join(command) for command in map(command_of, found) if "jobs." in command[-1]]
 
     def stop(self) -> None:
         """Stop everything."""
@@ -197,7 +197,8 @@ def end_all(processes: list[psutil.Process]) -> None:
     assert not left
 
 
-def _command_of(process: psutil.Process) -> list[str]:
+def command_of(process: psutil.Process) -> list[str]:
+    """How a process was started; one empty word if it is gone."""
     try:
         return process.cmdline() or [""]
     except (psutil.NoSuchProcess, psutil.ZombieProcess):

@@ -22,7 +22,7 @@ from service.boundaries import DriverRequest, DriverState
 from service.client import Client
 from service.ray_client import RayDrivers
 from service.settings import ServiceSettings
-from tests.fault_stack import FaultStack, Replica, until
+from tests.fault_stack import FaultStack, Replica, command_of, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
@@ -167,12 +167,13 @@ def test_a_killed_leader_is_replaced_in_time_and_no_job_runs_twice(stack: FaultS
 
 
 def test_leaders_that_are_suspended_and_go_on_later_do_nothing_twice(stack: FaultStack) -> None:
-    with replicas(stack, 2, LEASE_TTL_S="1.5") as started:
+    with replicas(stack, 2, LEASE_TTL_S="3") as started:
+        leader_of(started)
         jobs = submit(started[0].client, 20)
         for _ in range(4):
-            leader = leader_of(started)
-            (other,) = [replica for replica in started if replica is not leader]
-            before = last_said(other)
+            said = {replica: last_said(replica) for replica in started}
+            other, leader = sorted(started, key=lambda replica: said[replica])  # noqa: B023
+            before = said[other]
             ended = num_ended(other.client, jobs)
             suspended = psutil.Process(leader.pid)
             suspended.suspend()
@@ -187,17 +188,44 @@ def test_leaders_that_are_suspended_and_go_on_later_do_nothing_twice(stack: Faul
         assert all("stands by" in replica.log() for replica in started)
 
 
-async def test_a_driver_that_is_stopped_right_after_its_submission_ends(stack: FaultStack) -> None:
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in stack.client_environment().items():
-            environment.setenv(name, value)
-        drivers = RayDrivers(stack.ray_dashboard_url)
-        request = DriverRequest("late-a1", "sleep 600", {}, {"job_id": "late"})
-        await drivers.submit(request)
-        await drivers.stop("late-a1")
-        deadline = time.monotonic() + 60
-        while (report := await drivers.report("late-a1")).state.is_live:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.1)
+@pytest.fixture
+def drivers(stack: FaultStack, monkeypatch: pytest.MonkeyPatch) -> RayDrivers:
+    for name, value in stack.client_environment().items():
+        monkeypatch.setenv(name, value)
+    return RayDrivers(stack.ray_dashboard_url)
 
-    assert report.state is DriverState.STOPPED
+
+async def test_a_driver_that_is_stopped_right_after_its_submission_ends(
+    drivers: RayDrivers,
+) -> None:
+    await drivers.submit(DriverRequest("late-a1", "sleep 600", {}, {"job_id": "late"}))
+    await drivers.stop("late-a1")
+
+    assert await end_of(drivers, "late-a1") is DriverState.STOPPED
+
+
+async def test_a_driver_whose_supervisor_is_killed_does_not_count_as_running(
+    stack: FaultStack, drivers: RayDrivers
+) -> None:
+    await drivers.submit(DriverRequest("orphan-a1", "sleep 612", {}, {"job_id": "orphan"}))
+    until(lambda: processes(stack, "sleep 612"), "the driver")
+
+    for process in processes(stack, "ray::JobSupervisor"):
+        process.kill()
+
+    assert await end_of(drivers, "orphan-a1") is DriverState.FAILED
+    until(lambda: not processes(stack, "sleep 612"), "the end of the driver")
+
+
+def processes(stack: FaultStack, command: str) -> list[psutil.Process]:
+    """Processes under the Ray head by the beginning of their command."""
+    found = psutil.Process(stack.children["ray"].pid).children(recursive=True)
+    return [each for each in found if " ".join(command_of(each)).startswith(command)]
+
+
+async def end_of(drivers: RayDrivers, submission_id: str) -> DriverState:
+    deadline = time.monotonic() + 120
+    while (report := await drivers.report(submission_id)).state.is_live:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    return report.state
