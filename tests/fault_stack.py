@@ -177,7 +177,7 @@ def is_alive(child: ChildProcess) -> bool:
     return True
 
 
-def until(condition: Callable[[], object], what: str, timeout_s: float = 300.0) -> None:
+def until(condition: Callable[[], object], what: str, timeout_s: float = 900.0) -> None:
     """Wait for something; a test that waits in vain says for what."""
     deadline = time.monotonic() + timeout_s
     while not condition():

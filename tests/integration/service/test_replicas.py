@@ -24,7 +24,7 @@ from service.ray_client import RayDrivers
 from service.settings import ServiceSettings
 from tests.fault_stack import FaultStack, Replica, command_of, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 ROWS = b'{"instruction": "Add 2 and 3.", "output": "5"}\n'
 MAX_LIVE = 3
@@ -172,7 +172,7 @@ def test_leaders_that_are_suspended_and_go_on_later_do_nothing_twice(stack: Faul
         jobs = submit(started[0].client, 20)
         for _ in range(4):
             said = {replica: last_said(replica) for replica in started}
-            other, leader = sorted(started, key=lambda replica: said[replica])  # noqa: B023
+            other, leader = sorted(started, key=lambda replica: said[replica])
             before = said[other]
             ended = num_ended(other.client, jobs)
             suspended = psutil.Process(leader.pid)
