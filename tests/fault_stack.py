@@ -109,10 +109,13 @@ class FaultStack(LocalStack):
 
     def ray_jobs(self) -> list[dict[str, Any]]:
         """Every driver that Ray knows of."""
-        url = f"{self.ray_dashboard_url}/api/jobs/"
-        answer = httpx.get(url, headers=self.ray_headers(), timeout=30, trust_env=False)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()
-        return [job for job in found if job["type"] == "SUBMISSION"]
+        return [job for job in self.ask_ray("GET", "") if job["type"] == "SUBMISSION"]
+
+    def ask_ray(self, method: str, path: str, body: object = None) -> Any:
+        """Answer of Ray's Jobs API."""
+        url = f"{self.ray_dashboard_url}/api/jobs/{path}"
+        with httpx.Client(headers=self.ray_headers(), timeout=60, trust_env=False) as client:
+            return client.request(method, url, json=body).raise_for_status().json()
 
     def drivers(self) -> list[str]:
         """The processes under the Ray head that are drivers of jobs."""

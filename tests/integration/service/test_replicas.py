@@ -4,9 +4,7 @@ Drivers are real processes that Ray starts; they record a failure in MLflow at o
 fit into a minute.
 """
 
-import asyncio
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,9 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs.tickets import TICKET_VARIABLE, RunTag
-from service.boundaries import DriverRequest, DriverState
 from service.client import Client
-from service.ray_client import RayDrivers
 from service.settings import ServiceSettings
 from tests.fault_stack import FaultStack, Replica, command_of, until
 
@@ -188,44 +184,43 @@ def test_leaders_that_are_suspended_and_go_on_later_do_nothing_twice(stack: Faul
         assert all("stands by" in replica.log() for replica in started)
 
 
-@pytest.fixture
-def drivers(stack: FaultStack, monkeypatch: pytest.MonkeyPatch) -> RayDrivers:
-    for name, value in stack.client_environment().items():
-        monkeypatch.setenv(name, value)
-    return RayDrivers(stack.ray_dashboard_url)
+def test_ray_ends_a_driver_that_is_stopped_right_after_its_submission(stack: FaultStack) -> None:
+    start_driver(stack, "late-a1", "sleep 611")
+
+    stack.ask_ray("POST", "late-a1/stop")
+
+    assert end_of(stack, "late-a1") == "STOPPED"
+    until(lambda: not processes(stack, "sleep 611"), "the end of the driver")
 
 
-async def test_a_driver_that_is_stopped_right_after_its_submission_ends(
-    drivers: RayDrivers,
+def test_ray_does_not_count_a_driver_as_running_whose_supervisor_was_killed(
+    stack: FaultStack,
 ) -> None:
-    await drivers.submit(DriverRequest("late-a1", "sleep 600", {}, {"job_id": "late"}))
-    await drivers.stop("late-a1")
-
-    assert await end_of(drivers, "late-a1") is DriverState.STOPPED
-
-
-async def test_a_driver_whose_supervisor_is_killed_does_not_count_as_running(
-    stack: FaultStack, drivers: RayDrivers
-) -> None:
-    await drivers.submit(DriverRequest("orphan-a1", "sleep 612", {}, {"job_id": "orphan"}))
+    start_driver(stack, "orphan-a1", "sleep 612")
     until(lambda: processes(stack, "sleep 612"), "the driver")
 
     for process in processes(stack, "ray::JobSupervisor"):
         process.kill()
 
-    assert await end_of(drivers, "orphan-a1") is DriverState.FAILED
+    assert end_of(stack, "orphan-a1") == "FAILED"
     until(lambda: not processes(stack, "sleep 612"), "the end of the driver")
+
+
+def start_driver(stack: FaultStack, submission_id: str, command: str) -> None:
+    metadata = {"job_id": submission_id}
+    body = {"submission_id": submission_id, "entrypoint": command, "metadata": metadata}
+    stack.ask_ray("POST", "", body)
+
+
+def end_of(stack: FaultStack, submission_id: str) -> str:
+    def is_over() -> bool:
+        return stack.ask_ray("GET", submission_id)["status"] not in {"PENDING", "RUNNING"}
+
+    until(is_over, "the end of the driver")
+    return str(stack.ask_ray("GET", submission_id)["status"])
 
 
 def processes(stack: FaultStack, command: str) -> list[psutil.Process]:
     """Processes under the Ray head by the beginning of their command."""
     found = psutil.Process(stack.children["ray"].pid).children(recursive=True)
     return [each for each in found if " ".join(command_of(each)).startswith(command)]
-
-
-async def end_of(drivers: RayDrivers, submission_id: str) -> DriverState:
-    deadline = time.monotonic() + 120
-    while (report := await drivers.report(submission_id)).state.is_live:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.1)
-    return report.state
