@@ -165,8 +165,8 @@ def test_a_killed_leader_is_replaced_in_time_and_no_job_runs_twice(stack: FaultS
 def test_leaders_that_are_suspended_and_go_on_later_do_nothing_twice(stack: FaultStack) -> None:
     with replicas(stack, 2, LEASE_TTL_S="3") as started:
         leader_of(started)
-        jobs = submit(started[0].client, 20)
-        for _ in range(4):
+        jobs = submit(started[0].client, 12)
+        for _ in range(3):
             said = {replica: last_said(replica) for replica in started}
             other, leader = sorted(started, key=lambda replica: said[replica])
             before = said[other]
@@ -174,7 +174,7 @@ def test_leaders_that_are_suspended_and_go_on_later_do_nothing_twice(stack: Faul
             suspended = psutil.Process(leader.pid)
             suspended.suspend()
             until(lambda: last_said(other) != before, "another leader")  # noqa: B023
-            until(lambda: num_ended(other.client, jobs) > ended or ended == 20, "its work")  # noqa: B023
+            until(lambda: num_ended(other.client, jobs) > ended or ended == len(jobs), "its work")  # noqa: B023
             suspended.resume()
         client = started[0].client
         until(lambda: num_ended(client, jobs) == len(jobs), "the end of all jobs")
