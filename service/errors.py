@@ -2,6 +2,7 @@
 
 ServiceError
 ├── RefusedError                     Ray or MLflow refused what it will refuse again
+├── DriverNotStartedError            Ray answers, but fails to start a driver: try again
 ├── MissingFileError                 the bytes of an uploaded file are gone, or not valid
 └── ProblemError                     has an HTTP status and a stable code
     ├── UnauthorizedError            401 unauthorized
@@ -17,9 +18,6 @@ ServiceError
     ├── ModelVersionNotFoundError    404 model-version-not-found
     ├── ModelAliasNotFoundError      404 model-alias-not-found
     ├── NoAdapterError               404 model-version-without-adapter
-    ├── FileContentGoneError         410 file-content-gone
-    ├── FileInUseError               409 file-in-use
-    ├── FileNotReadyError            409 file-not-ready
     ├── JobAlreadyEndedError         409 job-already-ended
     ├── JobNotPausableError          409 job-not-pausable
     ├── JobNotPausedError            409 job-not-paused
@@ -27,6 +25,9 @@ ServiceError
     ├── TrialAlreadyEndedError       409 trial-already-ended
     ├── ModelNameTakenError          409 model-name-taken
     ├── ModelInUseError              409 model-in-use
+    ├── FileInUseError               409 file-in-use
+    ├── FileNotReadyError            409 file-not-ready
+    ├── FileContentGoneError         410 file-content-gone
     ├── PreconditionFailedError      412 precondition-failed
     ├── RequestTooLargeError         413 request-too-large
     ├── UploadTooLargeError          413 upload-too-large
@@ -109,6 +110,10 @@ class ServiceError(Exception):
 
 class RefusedError(ServiceError):
     """Ray or MLflow refused a request that it will refuse again."""
+
+
+class DriverNotStartedError(ServiceError):
+    """Ray answered that it failed to start a driver, which it may be able to in a while."""
 
 
 class MissingFileError(ServiceError):
@@ -200,6 +205,24 @@ class DataFileNotFoundError(ProblemError):
     code, status = "file-not-found", 404
 
 
+class FileContentGoneError(ProblemError):
+    """The file's bytes are no longer stored."""
+
+    code, status = "file-content-gone", 410
+
+
+class FileInUseError(ProblemError):
+    """A job that has not ended names the file."""
+
+    code, status = "file-in-use", 409
+
+
+class FileNotReadyError(ProblemError):
+    """The file's rows are still being validated."""
+
+    code, status = "file-not-ready", 409
+
+
 class ModelNotFoundError(ProblemError):
     """No registered model has this name."""
 
@@ -222,24 +245,6 @@ class NoAdapterError(ProblemError):
     """The model version holds no adapter in safetensors."""
 
     code, status = "model-version-without-adapter", 404
-
-
-class FileContentGoneError(ProblemError):
-    """The file's bytes are no longer stored."""
-
-    code, status = "file-content-gone", 410
-
-
-class FileInUseError(ProblemError):
-    """A job that has not ended names the file."""
-
-    code, status = "file-in-use", 409
-
-
-class FileNotReadyError(ProblemError):
-    """The file's rows are still being validated."""
-
-    code, status = "file-not-ready", 409
 
 
 class JobAlreadyEndedError(ProblemError):

@@ -9,6 +9,7 @@ import typer
 
 from service.cli.adapter_commands import generate, pull
 from service.cli.errors import CliError
+from service.cli.file_commands import files
 from service.cli.job_commands import (
     cancel,
     follow,
@@ -49,6 +50,7 @@ job_commands = (
 )
 for command in (up, env, *job_commands, pull, generate):
     app.command()(command)
+app.add_typer(files)
 app.add_typer(keys)
 app.add_typer(models)
 

@@ -55,10 +55,10 @@ def submission_answers(*more: type[ProblemError]) -> dict[int | str, dict[str, A
     """What routes that take specs say of their answers, with problems that are theirs alone."""
     return _ANSWERS | problems(
         DataFileNotFoundError,
-        ModelNotFoundError,
-        ModelNameTakenError,
         DatasetInvalidError,
         FileNotReadyError,
+        ModelNotFoundError,
+        ModelNameTakenError,
         RequestTooLargeError,
         SpecInvalidError,
         IdempotencyKeyReusedError,
