@@ -2,6 +2,7 @@
 
 ServiceError
 ├── RefusedError                     Ray or MLflow refused what it will refuse again
+├── DriverNotStartedError            Ray answers, but fails to start a driver: try again
 ├── MissingFileError                 the bytes of an uploaded file are gone, or not valid
 └── ProblemError                     has an HTTP status and a stable code
     ├── UnauthorizedError            401 unauthorized
@@ -13,14 +14,20 @@ ServiceError
     ├── ReportNotFoundError          404 report-not-found
     ├── ReportFileNotFoundError      404 report-file-not-found
     ├── DataFileNotFoundError        404 file-not-found
-    ├── FileContentGoneError         410 file-content-gone
-    ├── FileInUseError               409 file-in-use
-    ├── FileNotReadyError            409 file-not-ready
+    ├── ModelNotFoundError           404 model-not-found
+    ├── ModelVersionNotFoundError    404 model-version-not-found
+    ├── ModelAliasNotFoundError      404 model-alias-not-found
+    ├── NoAdapterError               404 model-version-without-adapter
     ├── JobAlreadyEndedError         409 job-already-ended
     ├── JobNotPausableError          409 job-not-pausable
     ├── JobNotPausedError            409 job-not-paused
     ├── JobNotRunningError           409 job-not-running
     ├── TrialAlreadyEndedError       409 trial-already-ended
+    ├── ModelNameTakenError          409 model-name-taken
+    ├── ModelInUseError              409 model-in-use
+    ├── FileInUseError               409 file-in-use
+    ├── FileNotReadyError            409 file-not-ready
+    ├── FileContentGoneError         410 file-content-gone
     ├── PreconditionFailedError      412 precondition-failed
     ├── RequestTooLargeError         413 request-too-large
     ├── UploadTooLargeError          413 upload-too-large
@@ -103,6 +110,10 @@ class ServiceError(Exception):
 
 class RefusedError(ServiceError):
     """Ray or MLflow refused a request that it will refuse again."""
+
+
+class DriverNotStartedError(ServiceError):
+    """Ray answered that it failed to start a driver, which it may be able to in a while."""
 
 
 class MissingFileError(ServiceError):
@@ -212,6 +223,30 @@ class FileNotReadyError(ProblemError):
     code, status = "file-not-ready", 409
 
 
+class ModelNotFoundError(ProblemError):
+    """No registered model has this name."""
+
+    code, status = "model-not-found", 404
+
+
+class ModelVersionNotFoundError(ProblemError):
+    """The registered model has no such version."""
+
+    code, status = "model-version-not-found", 404
+
+
+class ModelAliasNotFoundError(ProblemError):
+    """The registered model has no such alias."""
+
+    code, status = "model-alias-not-found", 404
+
+
+class NoAdapterError(ProblemError):
+    """The model version holds no adapter in safetensors."""
+
+    code, status = "model-version-without-adapter", 404
+
+
 class JobAlreadyEndedError(ProblemError):
     """The job has ended and cannot be cancelled."""
 
@@ -240,6 +275,18 @@ class TrialAlreadyEndedError(ProblemError):
     """The trial has ended and cannot be cancelled."""
 
     code, status = "trial-already-ended", 409
+
+
+class ModelNameTakenError(ProblemError):
+    """The name of the registered model belongs to another project."""
+
+    code, status = "model-name-taken", 409
+
+
+class ModelInUseError(ProblemError):
+    """An alias or a job that has not ended names the model."""
+
+    code, status = "model-in-use", 409
 
 
 class PreconditionFailedError(ProblemError):
@@ -343,7 +390,7 @@ class InternalError(ProblemError):
 
 
 class StorageFullError(ProblemError):
-    """There is no room for the uploaded file."""
+    """There is no room for a file on the service's disk."""
 
     code, status = "storage-full", 507
 

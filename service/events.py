@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from service.callers import Caller
 from service.database import Database
+from service.errors import DatabaseUnavailableError
 from service.lifecycle import find_job
 from service.tables import JobEvent
 
@@ -51,11 +52,17 @@ class Events:
     async def follow(self, job_id: str, after: int) -> AsyncIterator[JobEvent]:
         """Every event after one, as it comes, until the job has ended.
 
+        A database that is away for a while is waited for.
+
         Raises:
             JobNotFoundError: If there is no such job.
         """
         while True:
-            events, is_over = await self._read(job_id, after, _BATCH)
+            try:
+                events, is_over = await self._read(job_id, after, _BATCH)
+            except DatabaseUnavailableError:
+                await asyncio.sleep(self._poll_interval_s)
+                continue
             for event in events:
                 yield event
                 after = event.id

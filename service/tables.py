@@ -1,4 +1,4 @@
-"""What the control plane keeps: jobs, events, files, API keys, the audit log, and who leads.
+"""What the control plane keeps: jobs, events, files, whose models are, API keys, audit log, leases.
 
 The types hold on SQLite and on PostgreSQL; `migrations/` builds the same tables.
 """
@@ -116,7 +116,8 @@ class Job(Base):
     """Submissions so far. While it is 0, nothing of the job exists outside this database."""
 
     paused_attempt: Mapped[int] = mapped_column(default=0)
-    """The attempt that the last pause gave up. While it is the current one, no driver exists."""
+    """The attempt that the last pause gave up, and one more for each that Ray lost since: so many
+    are not held against the job. While it is the current one, no driver exists."""
 
     submitted_at: Mapped[datetime | None]
     """When Ray took the current attempt; empty while the dispatcher still has to submit it."""
@@ -265,6 +266,20 @@ class Leftover(Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+class ModelName(Base):
+    """Whose a registered model is, which MLflow cannot tell; the first job that writes it decides.
+
+    A model that has no row here is the default project's.
+    """
+
+    __tablename__ = "model_names"
+    __table_args__ = (Index(None, "project", "name"),)
+
+    name: Mapped[str] = mapped_column(String(256), primary_key=True)
+    project: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime]
 
 

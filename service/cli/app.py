@@ -20,6 +20,7 @@ from service.cli.job_commands import (
     show,
 )
 from service.cli.key_commands import keys
+from service.cli.model_commands import models
 from service.cli.problems import problem_text
 from service.cli.report_commands import report
 from service.cli.stack_commands import env, up
@@ -51,6 +52,7 @@ for command in (up, env, *job_commands, pull, generate):
     app.command()(command)
 app.add_typer(files)
 app.add_typer(keys)
+app.add_typer(models)
 
 
 def _print_version(is_wanted: bool) -> None:

@@ -1,9 +1,10 @@
 """What becomes of data sets and of the jobs that name them when the tables of files change."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import column, table, text
 
 from service.database import Database
 
@@ -34,20 +35,25 @@ async def add_job(database: Database, job_id: str, spec: object) -> None:
     )
 
 
-async def add_file(database: Database, file_id: str, **columns: str) -> None:
-    names = "".join(f", {name}" for name in columns)
-    values = "".join(f", {value}" for value in columns.values())
-    await run(
-        database,
-        f"INSERT INTO files (id, project, filename, size_bytes, sha256, created_at{names})"
-        f" VALUES (:id, 'default', 'rows', 5, 'abc', '2026-01-01 00:00:00'{values})",
-        id=file_id,
-    )
+async def add_file(database: Database, file_id: str, **values: object) -> None:
+    """Add a file with values in the columns that there are at the present revision."""
+    row = {
+        "id": file_id,
+        "project": "default",
+        "filename": "rows",
+        "size_bytes": 5,
+        "sha256": "abc",
+        "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+        **values,
+    }
+    files = table("files", *(column(name) for name in row))
+    async with database.writing() as session:
+        await session.execute(files.insert().values(row))
 
 
 async def test_files_of_an_older_service_are_ready(database: Database) -> None:
     await database.migrate("0007")
-    await add_file(database, TRAIN, num_rows="7")
+    await add_file(database, TRAIN, num_rows=7)
 
     await database.migrate("0008")
 
@@ -69,9 +75,9 @@ async def test_files_that_jobs_of_an_older_service_name_are_known(database: Data
 
 async def test_an_older_service_gets_only_files_whose_rows_are_valid(database: Database) -> None:
     await database.migrate("0008")
-    await add_file(database, TRAIN, num_rows="7", status="'ready'")
-    await add_file(database, SHOTS, status="'validating'")
-    await add_file(database, GONE, status="'invalid'")
+    await add_file(database, TRAIN, num_rows=7, status="ready")
+    await add_file(database, SHOTS, status="validating")
+    await add_file(database, GONE, status="invalid")
 
     await database.migrate("0007")
 

@@ -20,6 +20,12 @@ _EXPLAINED = (
     "KeyCreate",
     "KeyCreated",
     "AuditRead",
+    "AliasChange",
+    "ModelRead",
+    "VersionRead",
+    "AliasRead",
+    "LineageNode",
+    "LineageEdge",
     "Problem",
 )
 METHODS = {"get", "post", "put", "patch", "delete"}
