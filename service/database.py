@@ -115,11 +115,12 @@ class Database:
 
     @asynccontextmanager
     async def _answering(self) -> AsyncIterator[None]:
+        limit = asyncio.timeout(self._timeout_s)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with limit:
                 yield
         except (SQLAlchemyError, OSError) as error:
-            if not is_outage(error):
+            if not (limit.expired() or is_outage(error)):
                 raise
             raise DatabaseUnavailableError(
                 "the database does not answer; try again in a moment"
@@ -131,6 +132,7 @@ def _open_postgres(url: str) -> AsyncEngine:
         url,
         **_POOL,
         connect_args={
+            "async_creator_fn": _connect,
             "timeout": _CONNECT_TIMEOUT_S,
             "server_settings": {
                 "application_name": "hyplora",
@@ -140,6 +142,16 @@ def _open_postgres(url: str) -> AsyncEngine:
             },
         },
     )
+
+
+async def _connect(*arguments: object, **options: object) -> object:
+    """Open a connection, and tell a failure from the many others of the operating system's."""
+    import asyncpg  # only PostgreSQL needs it, and an installation for SQLite lacks it
+
+    try:
+        return await asyncpg.connect(*arguments, **options)
+    except OSError as error:  # no such socket, no such host, no answer in time
+        raise ConnectionError(str(error)) from error
 
 
 def _migrate(connection: Connection, revision: str) -> None:

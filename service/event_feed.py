@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.database import Database
+from service.errors import DatabaseUnavailableError
 from service.tables import Job, JobEvent
 
 BATCH = 500
@@ -44,11 +45,7 @@ class EventFeed:
         self._looking: asyncio.Task[None] | None = None
 
     async def news(self, position: Position) -> News:
-        """Wait until a job has events after a position, or has ended.
-
-        Raises:
-            DatabaseUnavailableError: If the database does not answer.
-        """
+        """Wait until a job has events after a position, or has ended; outages are sat out."""
         wait = self._waits.setdefault(position, _Wait())
         wait.num_followers += 1
         if self._looking is None:
@@ -72,6 +69,8 @@ class EventFeed:
         """Answer those for whom there is something."""
         try:
             answers = await self._find(positions)
+        except DatabaseUnavailableError:
+            return  # they wait for the next look
         except Exception as error:  # noqa: BLE001 (all who wait raise it)
             for position in positions:
                 if wait := self._waits.pop(position, None):

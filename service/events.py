@@ -1,11 +1,13 @@
 """A job's history: pages of it, and a stream that replays it and goes on until the job ends."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from copy import copy
 from typing import Self
 
 from service.callers import Caller
 from service.database import Database
+from service.errors import DatabaseUnavailableError
 from service.event_feed import BATCH, EventFeed, News, read_events
 from service.lifecycle import find_job
 from service.tables import JobEvent
@@ -21,6 +23,7 @@ class Events:
 
     def __init__(self, database: Database, poll_interval_s: float) -> None:
         self._database = database
+        self._poll_interval_s = poll_interval_s
         self._feed = EventFeed(database, poll_interval_s)
         self._caller: Caller | None = None
 
@@ -47,20 +50,29 @@ class Events:
     async def follow(self, job_id: str, after: int) -> AsyncIterator[JobEvent]:
         """Every event after one, as it comes, until the job has ended.
 
+        A database that is away for a while is waited for.
+
         Raises:
             JobNotFoundError: If there is no such job.
         """
-        events, is_over = await self._read(job_id, after, BATCH)
+        events, is_over = await self._read_once_it_answers(job_id, after)
         while True:
             for event in events:
                 yield event
                 after = event.id
             if len(events) == BATCH:
-                events, is_over = await self._read(job_id, after, BATCH)
+                events, is_over = await self._read_once_it_answers(job_id, after)
             elif is_over:
                 return
             else:
                 events, is_over = await self._feed.news((job_id, after))
+
+    async def _read_once_it_answers(self, job_id: str, after: int) -> News:
+        while True:
+            try:
+                return await self._read(job_id, after, BATCH)
+            except DatabaseUnavailableError:
+                await asyncio.sleep(self._poll_interval_s)
 
     async def _read(self, job_id: str, after: int, limit: int) -> News:
         async with self._database.reading() as session:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from sqlalchemy import delete
 
 from service.app import create_app
 from service.boundaries import DriverState, RunReport, RunStatus
@@ -15,7 +16,8 @@ from service.callers import DEFAULT_PROJECT, Scope
 from service.dependencies import Parts
 from service.key_tokens import KeyToken, hash_secret
 from service.settings import ServiceSettings
-from service.tables import ApiKey, utc_now
+from service.tables import ApiKey, LeaseRow, utc_now
+from tests.unit.service.fake_registry import FakeRegistry
 from tests.unit.service.fakes import FakeMlflow, FakeRay, Fault
 
 KEY = KeyToken("key-0123456789abcdef", "A" * 43)
@@ -38,6 +40,7 @@ class Stage:
         self.fault = Fault()
         self.ray = FakeRay(self.fault)
         self.mlflow = FakeMlflow(self.fault)
+        self.registry = FakeRegistry()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -53,9 +56,11 @@ class Stage:
 
     async def start(self) -> None:
         """Begin a service process; its control loop turns only by `work`."""
-        self.app = create_app(self.settings, drivers=self.ray, runs=self.mlflow)
+        self.app = create_app(
+            self.settings, drivers=self.ray, runs=self.mlflow, registry=self.registry
+        )
         self.parts: Parts = self.app.state.parts
-        self.parts.files.prepare()
+        self.parts.contents.prepare()
         await self.parts.database.upgrade()
         await self.admit(KEY, Scope.ADMIN)
         self.client = httpx.AsyncClient(
@@ -85,6 +90,7 @@ class Stage:
     async def stop(self) -> None:
         """End the service process."""
         await self.client.aclose()
+        await self.parts.validation.stop()
         await self.parts.database.close()
 
     async def restart(self) -> None:
@@ -94,8 +100,15 @@ class Stage:
 
     async def work(self, rounds: int = 1) -> None:
         """Let the control loop turn."""
+        await self.lead()
         for _ in range(rounds):
             await self.parts.control_loop.work_once()
+
+    async def lead(self) -> None:
+        """Take over, as if the lease of whoever led had run out."""
+        async with self.parts.database.writing() as session:
+            await session.execute(delete(LeaseRow))
+        assert await self.parts.control_loop.lease.acquire()
 
     async def upload(self, content: bytes = ROWS) -> str:
         """Upload a data set and return its id."""
