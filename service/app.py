@@ -33,6 +33,8 @@ from service.leases import Lease
 from service.lifecycle import Jobs
 from service.logs import Logs
 from service.middleware import BodyLimit, RequestBoundary
+from service.openai import job_routes
+from service.openai.problems import OPENAI_PREFIX
 from service.problems import describe_problems, install_problem_handlers
 from service.rate_limits import RateLimit
 from service.ray_client import RayDrivers
@@ -48,11 +50,12 @@ from service.views import Views
 logger = logging.getLogger(__name__)
 
 _MAX_BODY_BYTES = 1024**2
-_UPLOADS = "/v1/files"
+_UPLOADS = {"/v1/files", f"{OPENAI_PREFIX}/files"}
 _TAGS = [
     {"name": "jobs", "description": "Specs being carried out: submit, follow, cancel."},
     {"name": "trials", "description": "Members of a search: list, sort, cancel one."},
     {"name": "files", "description": "Data sets to train on."},
+    {"name": "openai", "description": "The same for OpenAI's own clients, in their forms."},
     {"name": "keys", "description": "API keys, and the log of what was done with them."},
     {"name": "health", "description": "Whether the service and what it needs answer."},
 ]
@@ -95,9 +98,10 @@ def create_app(
     app.include_router(health.probes)
     app.include_router(_guarded_routes())
     app.include_router(_admin_routes())
+    app.include_router(_openai_routes())
     install_problem_handlers(app)
     describe_problems(app)
-    app.add_middleware(BodyLimit, max_bytes=_MAX_BODY_BYTES, exempt_paths={_UPLOADS})
+    app.add_middleware(BodyLimit, max_bytes=_MAX_BODY_BYTES, exempt_paths=_UPLOADS)
     app.add_middleware(RequestBoundary)
     return app
 
@@ -109,6 +113,15 @@ def _guarded_routes() -> APIRouter:
     )
     for part in (jobs, trials, reports, events, logs, files, health):
         router.include_router(part.router)
+    return router
+
+
+def _openai_routes() -> APIRouter:
+    """What users do with OpenAI's clients."""
+    router = APIRouter(
+        prefix=OPENAI_PREFIX, dependencies=[Depends(require_scope_of_method)], responses=_REFUSALS
+    )
+    router.include_router(job_routes.router)
     return router
 
 
