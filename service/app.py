@@ -8,9 +8,11 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
 
+from service.adapter_archive import Adapters
 from service.audit import AuditLog
 from service.auth import require_admin, require_scope_of_method
-from service.boundaries import Drivers, Runs
+from service.boundaries import Drivers, Registry, Runs
+from service.contents import Contents
 from service.control_loop import ControlLoop
 from service.database import Database
 from service.dependencies import Parts
@@ -26,14 +28,21 @@ from service.errors import (
     problems,
 )
 from service.events import Events
-from service.files import Files
+from service.files import Files, UploadLimits
 from service.gate import Gate
 from service.keys import Keys
 from service.leases import Lease
 from service.lifecycle import Jobs
 from service.logs import Logs
 from service.middleware import BodyLimit, RequestBoundary
-from service.openai import job_routes
+from service.mlflow_server import MlflowServer
+from service.model_changes import ModelChanges
+from service.model_lineage import Lineages
+from service.model_registry import MlflowRegistry
+from service.model_uses import ModelUses
+from service.model_views import ModelViews
+from service.models import Models
+from service.openai import file_routes, job_routes, model_routes
 from service.openai.problems import OPENAI_PREFIX
 from service.problems import describe_problems, install_problem_handlers
 from service.rate_limits import RateLimit
@@ -41,10 +50,12 @@ from service.ray_client import RayDrivers
 from service.readiness import Readiness
 from service.reconciler import Reconciler
 from service.reports import Reports
-from service.routers import audit, events, files, health, jobs, keys, logs, reports, trials
+from service.routers import audit, events, files, health, jobs, keys, logs, models, reports, trials
+from service.row_checks import RowChecks
 from service.settings import ServiceSettings
 from service.tracking import MlflowRuns
 from service.trials import Trials
+from service.validation import Validation
 from service.views import Views
 
 logger = logging.getLogger(__name__)
@@ -55,6 +66,7 @@ _TAGS = [
     {"name": "jobs", "description": "Specs being carried out: submit, follow, cancel."},
     {"name": "trials", "description": "Members of a search: list, sort, cancel one."},
     {"name": "files", "description": "Data sets to train on."},
+    {"name": "models", "description": "Registered adapters: promote, trace, download, delete."},
     {"name": "openai", "description": "The same for OpenAI's own clients, in their forms."},
     {"name": "keys", "description": "API keys, and the log of what was done with them."},
     {"name": "health", "description": "Whether the service and what it needs answer."},
@@ -74,13 +86,15 @@ def create_app(
     *,
     drivers: Drivers | None = None,
     runs: Runs | None = None,
+    registry: Registry | None = None,
 ) -> FastAPI:
     """Build the application; nothing runs before its lifespan begins.
 
     Args:
         settings: By default those of the environment.
         drivers: By default the Ray cluster that the settings name.
-        runs: By default the MLflow server that the settings name.
+        runs: By default those of the MLflow server that the settings name.
+        registry: By default that of the same server.
     """
     settings = settings or ServiceSettings()
     app = FastAPI(
@@ -90,11 +104,12 @@ def create_app(
         openapi_tags=_TAGS,
         lifespan=_lifespan,
     )
-    app.state.parts = _assemble(
-        settings,
-        drivers or RayDrivers(settings.ray_address),
-        runs or MlflowRuns(settings.mlflow_tracking_uri, settings.mlflow_experiment),
-    )
+    if runs is None or registry is None:
+        server = MlflowServer(settings.mlflow_tracking_uri)
+        runs = runs or MlflowRuns(server, settings.mlflow_experiment)
+        registry = registry or MlflowRegistry(server)
+    drivers = drivers or RayDrivers(settings.ray_address)
+    app.state.parts = _assemble(settings, drivers, runs, registry)
     app.include_router(health.probes)
     app.include_router(_guarded_routes())
     app.include_router(_admin_routes())
@@ -111,7 +126,7 @@ def _guarded_routes() -> APIRouter:
     router = APIRouter(
         prefix="/v1", dependencies=[Depends(require_scope_of_method)], responses=_REFUSALS
     )
-    for part in (jobs, trials, reports, events, logs, files, health):
+    for part in (jobs, trials, reports, events, logs, files, models, health):
         router.include_router(part.router)
     return router
 
@@ -121,7 +136,8 @@ def _openai_routes() -> APIRouter:
     router = APIRouter(
         prefix=OPENAI_PREFIX, dependencies=[Depends(require_scope_of_method)], responses=_REFUSALS
     )
-    router.include_router(job_routes.router)
+    for part in (file_routes, job_routes, model_routes):
+        router.include_router(part.router)
     return router
 
 
@@ -133,12 +149,17 @@ def _admin_routes() -> APIRouter:
     return router
 
 
-def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
+def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs, registry: Registry) -> Parts:
     database = Database(settings.database_url)
     audit_log = AuditLog(database)
     all_keys = Keys(database)
-    all_jobs = Jobs(database)
-    all_files = Files(database, settings.files_dir, settings.max_upload_bytes)
+    all_jobs = Jobs(database, registry)
+    contents = Contents(database, settings.files_dir)
+    checks = RowChecks(settings.max_validations)
+    validation = Validation(database, contents, checks, settings.lease_ttl_s)
+    limits = UploadLimits(settings.max_upload_bytes, settings.upload_wait_s)
+    all_files = Files(database, contents, checks, validation, limits)
+    all_models = Models(database, registry)
     poll_interval_s = settings.poll_interval_s
     return Parts(
         settings=settings,
@@ -152,11 +173,18 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
         audit=audit_log,
         jobs=all_jobs,
         dry_runs=DryRuns(settings, all_jobs, all_files, drivers),
+        contents=contents,
         files=all_files,
+        validation=validation,
         events=Events(database, poll_interval_s),
         logs=Logs(all_jobs, drivers, runs, poll_interval_s),
         trials=Trials(all_jobs, runs, audit_log),
         reports=Reports(all_jobs, runs),
+        models=all_models,
+        model_changes=ModelChanges(all_models, ModelUses(database), registry, audit_log),
+        lineages=Lineages(all_models, all_jobs),
+        adapters=Adapters(all_models, registry),
+        model_views=ModelViews(settings),
         views=Views(settings),
         readiness=Readiness({"database": database.ping, "ray": drivers.ping, "mlflow": runs.ping}),
         control_loop=ControlLoop(
@@ -174,13 +202,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("service").setLevel(parts.settings.log_level)
-    await asyncio.to_thread(parts.files.prepare)
+    await asyncio.to_thread(parts.contents.prepare)
     await parts.database.upgrade()
     if not await parts.keys.is_any_valid():
         logger.warning("there is no valid API key; make one with: hyplora keys create NAME")
     tasks = [
         asyncio.create_task(parts.control_loop.run(), name="control-loop"),
         asyncio.create_task(parts.gate.note_uses(), name="key-uses"),
+        asyncio.create_task(parts.validation.run(), name="validation"),
     ]
     try:
         yield

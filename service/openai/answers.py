@@ -11,6 +11,7 @@ OpenAiStatus = Literal[
     "validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"
 ]
 
+OpenAiFileStatus = Literal["uploaded", "processed", "error"]
 OpenAiLevel = Literal["info", "warn", "error"]
 
 
@@ -193,3 +194,64 @@ class FineTuningEventRead(Listed):
 
     data: dict[str, Any]
     """The same for programs."""
+
+
+class FileObjectRead(Listed):
+    """An uploaded data set."""
+
+    object: Literal["file"] = "file"
+    """What this is."""
+
+    bytes: int
+    """Length of what was uploaded."""
+
+    created_at: int
+    """When the upload ended."""
+
+    filename: str
+    """Name that the file had on the user's machine."""
+
+    purpose: Literal["fine-tune"] = "fine-tune"
+    """What data sets are for."""
+
+    status: OpenAiFileStatus
+    """Whether its rows are validated: not yet, all of them, or one is not valid."""
+
+    status_details: str | None
+    """Which row is not valid."""
+
+
+class OpenAiModelRead(Listed):
+    """A registered adapter."""
+
+    object: Literal["model"] = "model"
+    """What this is."""
+
+    created: int
+    """When it was registered; 0 if that is unknown."""
+
+    owned_by: str
+    """The project whose it is."""
+
+
+class ModelsRead(Answer):
+    """All registered models."""
+
+    object: Literal["list"] = "list"
+    """What this is."""
+
+    data: list[OpenAiModelRead]
+    """The newest version of each."""
+
+
+class OpenAiDeletedRead(Answer):
+    """What was deleted."""
+
+    id: str
+    """What it was called."""
+
+    object: Literal["file", "model"]
+    """What it was."""
+
+    deleted: bool = True
+    """That it is gone."""

@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-_FORM = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9 ._+-]*):(?P<version>[0-9]{1,9})")
+_NAME = r"(?P<name>[A-Za-z0-9][A-Za-z0-9 ._+-]*)"
+_FORM = re.compile(rf"{_NAME}:(?P<version>[0-9]{{1,9}})")
+_REFERENCE = re.compile(rf"{_NAME}(?::(?P<version>[0-9]{{1,9}})|(?P<alias>@[A-Za-z0-9_-]+))")
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,9 @@ class ModelId:
 
     def __str__(self) -> str:
         return f"{self.name}:{self.version}"
+
+
+def parts_of(text: str) -> tuple[str, str] | None:
+    """A model's name and the number of a version, or @ and an alias; None for anything else."""
+    match = _REFERENCE.fullmatch(text)
+    return match and (match["name"], match["version"] or match["alias"])

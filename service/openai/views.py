@@ -4,21 +4,26 @@ from datetime import timedelta
 from typing import Any
 
 from service.answers import FailureRead, JobRead
+from service.file_states import FileStatus
+from service.models import OwnedModel, OwnedVersion
 from service.openai.answers import (
+    FileObjectRead,
     FineTuningEventRead,
     FineTuningJobRead,
     HyperparametersRead,
     HypLoraJobRead,
     JobErrorRead,
     MethodRead,
+    OpenAiFileStatus,
     OpenAiLevel,
+    OpenAiModelRead,
     OpenAiStatus,
     SupervisedRead,
 )
 from service.openai.model_ids import ModelId
 from service.openai.specs import DEFAULT_LEARNING_RATE, IN_OPENAI_FIELDS, SECTIONS
 from service.states import JobStatus
-from service.tables import Job, JobEvent
+from service.tables import Job, JobEvent, UploadedFile
 from workers.specs import FailureCode
 
 _STATUSES: dict[JobStatus, OpenAiStatus] = {
@@ -32,6 +37,11 @@ _STATUSES: dict[JobStatus, OpenAiStatus] = {
     JobStatus.FAILED: "failed",
     JobStatus.CANCELLED: "cancelled",
 }
+_FILE_STATUSES: dict[FileStatus, OpenAiFileStatus] = {
+    FileStatus.VALIDATING: "uploaded",
+    FileStatus.READY: "processed",
+    FileStatus.INVALID: "error",
+}
 _FIELDS_AT_FAULT = {
     FailureCode.BASE_MODEL_NOT_FOUND: "model",
     FailureCode.BASE_MODEL_UNUSABLE: "model",
@@ -44,12 +54,13 @@ _FIELDS_AT_FAULT = {
 _LEVELS: dict[str, OpenAiLevel] = {"warning": "warn", "error": "error"}
 
 
-def fine_tuning_job(job: Job, read: JobRead) -> FineTuningJobRead:
+def fine_tuning_job(job: Job, read: JobRead, is_unchecked: bool) -> FineTuningJobRead:
     """A fine-tune in OpenAI's form.
 
     Args:
         job: Its record.
         read: The same as this service's own API answers it.
+        is_unchecked: Whether rows that it waits for are still being validated.
     """
     data, training = read.spec["data"], read.spec["training"]
     hyperparameters = HyperparametersRead(
@@ -63,7 +74,7 @@ def fine_tuning_job(job: Job, read: JobRead) -> FineTuningJobRead:
         created_at=int(read.created_at.timestamp()),
         finished_at=int(read.finished_at.timestamp()) if read.finished_at else None,
         estimated_finish=_estimated_finish(job, read),
-        status=_STATUSES[read.status],
+        status="validating_files" if is_unchecked else _STATUSES[read.status],
         error=_error(read.failure) if read.failure else None,
         model=read.spec["base_model"],
         fine_tuned_model=str(ModelId(version.name, int(version.version))) if version else None,
@@ -82,6 +93,40 @@ def fine_tuning_job(job: Job, read: JobRead) -> FineTuningJobRead:
         hyplora=HypLoraJobRead(
             name=read.name, status=read.status, progress=read.progress, links=read.links
         ),
+    )
+
+
+def file_object(file: UploadedFile) -> FileObjectRead:
+    """A data set in OpenAI's form."""
+    return FileObjectRead(
+        id=file.id,
+        bytes=file.size_bytes,
+        created_at=int(file.created_at.timestamp()),
+        filename=file.filename,
+        status=_FILE_STATUSES[file.status],
+        status_details=file.problem,
+    )
+
+
+def registered_version(owned: OwnedVersion) -> OpenAiModelRead:
+    """A registered adapter in OpenAI's form."""
+    version = owned.version
+    return OpenAiModelRead(
+        id=str(ModelId(version.name, version.version)),
+        created=int(version.created_at.timestamp()) if version.created_at else 0,
+        owned_by=owned.owner.project,
+    )
+
+
+def newest_version(owned: OwnedModel) -> OpenAiModelRead | None:
+    """The newest adapter of a registered model; None if it has none."""
+    model = owned.model
+    if model.newest_version is None:
+        return None
+    return OpenAiModelRead(
+        id=str(ModelId(model.name, model.newest_version)),
+        created=int(model.created_at.timestamp()) if model.created_at else 0,
+        owned_by=owned.project,
     )
 
 

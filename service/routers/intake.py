@@ -11,10 +11,15 @@ from service.answers import DryRunRead, JobRead
 from service.dependencies import DryRunsPart, JobsPart, ViewsPart
 from service.errors import (
     DataFileNotFoundError,
+    DatasetInvalidError,
     DryRunsBusyError,
     DryRunTimeoutError,
+    FileNotReadyError,
     IdempotencyKeyReusedError,
     JobWouldFailError,
+    MlflowUnavailableError,
+    ModelNameTakenError,
+    ModelNotFoundError,
     ProblemError,
     RayUnavailableError,
     RequestTooLargeError,
@@ -51,9 +56,13 @@ def queueing_problems(*more: type[ProblemError]) -> dict[int | str, dict[str, An
     """The problems of routes that queue jobs, with those that are theirs alone."""
     return problems(
         DataFileNotFoundError,
+        DatasetInvalidError,
+        ModelNotFoundError,
+        ModelNameTakenError,
         RequestTooLargeError,
         SpecInvalidError,
         IdempotencyKeyReusedError,
+        MlflowUnavailableError,
         *more,
     )
 
@@ -61,6 +70,7 @@ def queueing_problems(*more: type[ProblemError]) -> dict[int | str, dict[str, An
 def submission_answers(*more: type[ProblemError]) -> dict[int | str, dict[str, Any]]:
     """What routes that take specs say of their answers, with problems that are theirs alone."""
     return _ANSWERS | queueing_problems(
+        FileNotReadyError,
         JobWouldFailError,
         DryRunsBusyError,
         RayUnavailableError,

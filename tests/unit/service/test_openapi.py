@@ -23,6 +23,13 @@ _EXPLAINED = (
     "KeyCreate",
     "KeyCreated",
     "AuditRead",
+    "AliasChange",
+    "ModelRead",
+    "VersionRead",
+    "AliasRead",
+    "LineageNode",
+    "LineageEdge",
+    "DeletedRead",
     "Problem",
 )
 GUARDED = ("/v1", "/openai/v1")
@@ -78,6 +85,8 @@ async def test_every_operation_has_one_known_tag_a_sentence_and_an_id(
 async def test_every_answer_has_a_schema(description: dict[str, Any]) -> None:
     for name, operation in operations(description):
         success = next(code for code in operation["responses"] if code.startswith("2"))
+        if success == "204":
+            continue
         for media_type, content in operation["responses"][success]["content"].items():
             assert content["schema"], (name, media_type)
 

@@ -17,9 +17,24 @@ STRANGER_HEADERS = {"Authorization": f"Bearer {STRANGER.text}"}
 
 FOR_ADMINISTRATORS = ("/v1/keys", "/v1/audit")
 OF_NOBODY = {("GET", "/v1/info")}
-MAKING_OWN = {("POST", "/v1/jobs"), ("POST", "/v1/files"), ("POST", "/openai/v1/fine_tuning/jobs")}
+MAKING_OWN = {
+    ("POST", "/v1/jobs"),
+    ("POST", "/v1/files"),
+    ("POST", "/openai/v1/fine_tuning/jobs"),
+    ("POST", "/openai/v1/files"),
+}
 """Routes that make something of the caller's own; each has a test below."""
-SHOWING = {"/v1/jobs", "/v1/files", "/openai/v1/fine_tuning/jobs"}
+BODIES = {("PUT", "/v1/models/{model_name}/aliases/{alias}"): {"version": 1}}
+"""Bodies of changes that need one; others have none, or may be empty."""
+NOT_FOUND = {"job-not-found", "file-not-found", "model-not-found"}
+SHOWING = {
+    f"{prefix}/{kind}"
+    for prefix, kinds in {
+        "/v1": ["jobs", "files", "models"],
+        "/openai/v1": ["fine_tuning/jobs", "files", "models"],
+    }.items()
+    for kind in kinds
+}
 """Lists in which the owner finds something."""
 
 
@@ -32,6 +47,10 @@ class Owned:
     fine_tuning_job_id: str = "job-0000000000000000"
     trial_id: str = "trial-0001"
     name: str = "report.json"
+    model_name: str = "sums"
+    version: str = "1"
+    alias: str = "champion"
+    model: str = "sums:1"
 
     def path(self, template: str) -> str:
         return template.format_map(vars(self))
@@ -49,7 +68,7 @@ def asking_as(stage: Stage, token: KeyToken) -> Iterator[None]:
 
 @pytest.fixture
 async def owned(stage: Stage) -> Owned:
-    """A search with a trial and a report, its rows, and a fine-tune."""
+    """A search with a trial, a report and a registered adapter, its rows, and a fine-tune."""
     await stage.admit(OWNER, Scope.SUBMIT, project="ours")
     await stage.admit(STRANGER, Scope.SUBMIT, project="theirs")
     with asking_as(stage, OWNER):
@@ -63,6 +82,7 @@ async def owned(stage: Stage) -> Owned:
     )
     for name in ("report.json", "report.md"):
         stage.mlflow.files[run_id, f"search/{name}"] = b"{}"
+    stage.registry.register("sums", alias="champion", run_id=run_id)
     return Owned(job_id, spec["data"]["train"], fine_tuning_job_id)
 
 
@@ -88,14 +108,14 @@ async def test_every_route_hides_what_belongs_to_another_project(
     for method, template in await routes(stage):
         if (method, template) in OF_NOBODY | MAKING_OWN:
             continue
-        body = None if method == "GET" else {}
+        body = None if method == "GET" else BODIES.get((method, template), {})
         response = await stage.client.request(
             method, owned.path(template), json=body, headers=STRANGER_HEADERS
         )
 
         if "{" in template:
             assert response.status_code == 404, (method, template, response.text)
-            assert response.json()["code"] in {"job-not-found", "file-not-found"}, template
+            assert response.json()["code"] in NOT_FOUND, template
         else:
             assert response.json()["data"] == [], (method, template)
 
@@ -107,7 +127,7 @@ async def test_every_route_shows_its_owner_what_it_hides_from_others(
 ) -> None:
     with asking_as(stage, OWNER):
         for method, template in await routes(stage):
-            body = None if method == "GET" else {}
+            body = None if method == "GET" else BODIES.get((method, template), {})
             response = await stage.client.request(method, owned.path(template), json=body)
 
             assert response.status_code != 404, (method, template, response.text)
@@ -115,11 +135,13 @@ async def test_every_route_shows_its_owner_what_it_hides_from_others(
                 assert response.json()["data"], template
 
 
-@pytest.mark.parametrize("path", ["/v1/jobs/{job_id}", "/v1/files/{file_id}"])
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs/{job_id}", "/v1/files/{file_id}", "/v1/models/{model_name}"]
+)
 async def test_what_belongs_to_another_project_is_answered_like_what_is_not_there(
     stage: Stage, owned: Owned, path: str
 ) -> None:
-    missing = Owned("job-0000000000000000", "file-0000000000000000")
+    missing = Owned("job-0000000000000000", "file-0000000000000000", model_name="nothing")
 
     foreign = await stage.client.get(owned.path(path), headers=STRANGER_HEADERS)
     unknown = await stage.client.get(missing.path(path), headers=STRANGER_HEADERS)
@@ -164,7 +186,7 @@ async def test_a_job_cannot_train_on_rows_of_another_project(
 async def test_what_a_key_makes_belongs_to_its_project(stage: Stage, owned: Owned) -> None:
     with asking_as(stage, STRANGER):
         file_id = await stage.upload(ROWS)
-        job_id = await stage.submit()
+        job_id = await stage.submit(name="of-theirs")
 
     with asking_as(stage, OWNER):
         assert (await stage.client.get(f"/v1/files/{file_id}")).status_code == 404
