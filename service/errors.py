@@ -77,6 +77,24 @@ class FieldError(BaseModel):
     """Line of an uploaded file, or row of one in Parquet, from 1."""
 
 
+class OpenAiError(BaseModel):
+    """An error as OpenAI's clients read it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    message: str
+    """The problem's `detail`."""
+
+    type: str
+    """What sort of problem it is, in OpenAI's words, such as invalid_request_error."""
+
+    param: str | None
+    """The first field at fault."""
+
+    code: str
+    """The problem's `code`."""
+
+
 class Problem(BaseModel):
     """An error as RFC 9457 lays it out."""
 
@@ -102,6 +120,9 @@ class Problem(BaseModel):
 
     errors: list[FieldError] = []
     """The fields at fault, where fields are."""
+
+    error: OpenAiError | None = None
+    """The same for OpenAI's clients; only under /openai/v1."""
 
 
 class ServiceError(Exception):
