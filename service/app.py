@@ -153,7 +153,7 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs, registry:
     database = Database(settings.database_url)
     audit_log = AuditLog(database)
     all_keys = Keys(database)
-    all_jobs = Jobs(database, registry)
+    all_jobs = Jobs(database, registry, settings.reach)
     contents = Contents(database, settings.files_dir)
     checks = RowChecks(settings.max_validations)
     validation = Validation(database, contents, checks, settings.lease_ttl_s)
