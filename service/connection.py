@@ -151,8 +151,7 @@ class Connection:
     def download(self, path: str, file: BinaryIO, *, silence_s: float) -> None:
         """Write an answer to a file, in pieces; a longer silence than `silence_s` is an error."""
         with self._stream(path, silence_s) as response:
-            for piece in response.iter_bytes():
-                file.write(piece)
+            file.writelines(response.iter_bytes())
 
     def post_file(
         self, model: type[_Model], path: str, file: BinaryIO, filename: str, timeout_s: float
