@@ -42,6 +42,8 @@ from service.model_registry import MlflowRegistry
 from service.model_uses import ModelUses
 from service.model_views import ModelViews
 from service.models import Models
+from service.openai import file_routes, job_routes, model_routes
+from service.openai.problems import OPENAI_PREFIX
 from service.problems import describe_problems, install_problem_handlers
 from service.rate_limits import RateLimit
 from service.ray_client import RayDrivers
@@ -59,12 +61,13 @@ from service.views import Views
 logger = logging.getLogger(__name__)
 
 _MAX_BODY_BYTES = 1024**2
-_UPLOADS = "/v1/files"
+_UPLOADS = {"/v1/files", f"{OPENAI_PREFIX}/files"}
 _TAGS = [
     {"name": "jobs", "description": "Specs being carried out: submit, follow, cancel."},
     {"name": "trials", "description": "Members of a search: list, sort, cancel one."},
     {"name": "files", "description": "Data sets to train on."},
     {"name": "models", "description": "Registered adapters: promote, trace, download, delete."},
+    {"name": "openai", "description": "The same for OpenAI's own clients, in their forms."},
     {"name": "keys", "description": "API keys, and the log of what was done with them."},
     {"name": "health", "description": "Whether the service and what it needs answer."},
 ]
@@ -110,9 +113,10 @@ def create_app(
     app.include_router(health.probes)
     app.include_router(_guarded_routes())
     app.include_router(_admin_routes())
+    app.include_router(_openai_routes())
     install_problem_handlers(app)
     describe_problems(app)
-    app.add_middleware(BodyLimit, max_bytes=_MAX_BODY_BYTES, exempt_paths={_UPLOADS})
+    app.add_middleware(BodyLimit, max_bytes=_MAX_BODY_BYTES, exempt_paths=_UPLOADS)
     app.add_middleware(RequestBoundary)
     return app
 
@@ -123,6 +127,16 @@ def _guarded_routes() -> APIRouter:
         prefix="/v1", dependencies=[Depends(require_scope_of_method)], responses=_REFUSALS
     )
     for part in (jobs, trials, reports, events, logs, files, models, health):
+        router.include_router(part.router)
+    return router
+
+
+def _openai_routes() -> APIRouter:
+    """What users do with OpenAI's clients."""
+    router = APIRouter(
+        prefix=OPENAI_PREFIX, dependencies=[Depends(require_scope_of_method)], responses=_REFUSALS
+    )
+    for part in (file_routes, job_routes, model_routes):
         router.include_router(part.router)
     return router
 
@@ -139,7 +153,7 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs, registry:
     database = Database(settings.database_url)
     audit_log = AuditLog(database)
     all_keys = Keys(database)
-    all_jobs = Jobs(database, registry)
+    all_jobs = Jobs(database, registry, settings.reach)
     contents = Contents(database, settings.files_dir)
     checks = RowChecks(settings.max_validations)
     validation = Validation(database, contents, checks, settings.lease_ttl_s)
