@@ -153,13 +153,15 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs, registry:
     database = Database(settings.database_url)
     audit_log = AuditLog(database)
     all_keys = Keys(database)
-    all_jobs = Jobs(database, registry)
+    all_jobs = Jobs(database, registry, settings.reach)
     contents = Contents(database, settings.files_dir)
     checks = RowChecks(settings.max_validations)
     validation = Validation(database, contents, checks, settings.lease_ttl_s)
     limits = UploadLimits(settings.max_upload_bytes, settings.upload_wait_s)
     all_files = Files(database, contents, checks, validation, limits)
     all_models = Models(database, registry)
+    lease = Lease(database, "control-loop", settings.lease_ttl_s)
+    led_jobs = all_jobs.led_by(lease)
     poll_interval_s = settings.poll_interval_s
     return Parts(
         settings=settings,
@@ -188,10 +190,10 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs, registry:
         views=Views(settings),
         readiness=Readiness({"database": database.ping, "ray": drivers.ping, "mlflow": runs.ping}),
         control_loop=ControlLoop(
-            Lease(database, "control-loop", settings.lease_ttl_s),
+            lease,
             settings.lease_ttl_s,
-            Reconciler(settings.max_attempts, all_jobs, drivers, runs),
-            Dispatcher(settings, all_jobs, all_files, drivers, runs),
+            Reconciler(settings.max_attempts, led_jobs, drivers, runs),
+            Dispatcher(settings, led_jobs, all_files, drivers, runs),
             poll_interval_s,
         ),
     )

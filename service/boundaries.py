@@ -59,7 +59,11 @@ class Drivers(Protocol):
         """Return if the cluster answers."""
 
     async def submit(self, request: DriverRequest) -> None:
-        """Start a driver; an id that is taken already has started, which is as good."""
+        """Start a driver; an id that is taken already has started, which is as good.
+
+        Raises:
+            DriverNotStartedError: If the cluster answers, but met an error of its own.
+        """
 
     async def report(self, submission_id: str) -> DriverReport:
         """How a driver is."""
@@ -242,7 +246,7 @@ class Registry(Protocol):
         """Remove an alias; one that is not there is no error."""
 
     async def delete_version(self, name: str, version: int) -> None:
-        """Delete a version; its number is not given again."""
+        """Delete a version; the model does not give its number again."""
 
     async def delete_model(self, name: str) -> None:
         """Delete a registered model with all its versions."""

@@ -2,6 +2,7 @@
 
 ServiceError
 ├── RefusedError                     Ray or MLflow refused what it will refuse again
+├── DriverNotStartedError            Ray answers, but fails to start a driver: try again
 ├── MissingFileError                 the bytes of an uploaded file are gone, or not valid
 └── ProblemError                     has an HTTP status and a stable code
     ├── UnauthorizedError            401 unauthorized
@@ -34,6 +35,8 @@ ServiceError
     ├── RequestInvalidError          422 request-invalid
     ├── SpecInvalidError             422 spec-invalid
     ├── IdempotencyKeyReusedError    422 idempotency-key-reused
+    ├── ReferenceNotAllowedError     422 reference-not-allowed
+    ├── SecretInSpecError            422 secret-in-spec
     ├── UploadMalformedError         422 upload-malformed
     ├── DatasetInvalidError          422 dataset-invalid
     ├── JobWouldFailError            422 and the code of the failure
@@ -130,6 +133,10 @@ class ServiceError(Exception):
 
 class RefusedError(ServiceError):
     """Ray or MLflow refused a request that it will refuse again."""
+
+
+class DriverNotStartedError(ServiceError):
+    """Ray answered that it failed to start a driver, which it may be able to in a while."""
 
 
 class MissingFileError(ServiceError):
@@ -349,6 +356,18 @@ class IdempotencyKeyReusedError(ProblemError):
     """The key was sent before, with a request for something else."""
 
     code, status = "idempotency-key-reused", 422
+
+
+class ReferenceNotAllowedError(ProblemError):
+    """The specification names something that jobs may not read."""
+
+    code, status = "reference-not-allowed", 422
+
+
+class SecretInSpecError(ProblemError):
+    """The specification holds a secret, which everyone could read who sees the job."""
+
+    code, status = "secret-in-spec", 422
 
 
 class UploadMalformedError(ProblemError):

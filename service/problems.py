@@ -49,7 +49,13 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> ProblemResponse:
-        return _respond(request, _describe_status(request, error), error.headers)
+        if error.status_code == HTTPStatus.BAD_REQUEST:  # the framework's word for such a body
+            return problem_response(request, _unreadable_body())
+        headers = dict(error.headers or {})
+        is_wrong_method = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+        if is_wrong_method and (methods := _methods_at(request)):
+            headers["Allow"] = ", ".join(methods)
+        return _respond(request, _describe_status(request, error), headers)
 
     @app.exception_handler(DatabaseUnavailableError)
     async def on_database(request: Request, error: DatabaseUnavailableError) -> ProblemResponse:
@@ -146,6 +152,23 @@ def _plain(value: object) -> bool | int | float | str | None:
 def readable(text: str) -> str:
     """Text without half surrogate pairs, which JSON can name and no encoding can hold."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def _unreadable_body() -> SpecInvalidError:
+    message = "no JSON: it is not in UTF-8, or is nested too deeply"
+    return SpecInvalidError(f"body: {message}", [FieldError(field="body", message=message)])
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What the path answers; the framework's own header names the methods of one route alone."""
+    path = request.url.path
+    description = request.app.openapi()["paths"]
+    found = [
+        methods
+        for template, methods in description.items()
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), path)
+    ]
+    return sorted({method.upper() for methods in found for method in methods})
 
 
 def _describe_status(request: Request, error: HTTPException) -> Problem:

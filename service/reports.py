@@ -23,6 +23,9 @@ _MEDIA_TYPES = {
     "parquet": "application/vnd.apache.parquet",
     "png": "image/png",
 }
+_ANYTHING = "application/octet-stream"
+FILE_MEDIA_TYPES = (*(kind.partition(";")[0] for kind in _MEDIA_TYPES.values()), _ANYTHING)
+"""What a report's files can be."""
 
 
 def report_folder(job: Job) -> str | None:
@@ -34,7 +37,7 @@ def report_folder(job: Job) -> str | None:
 
 def media_type(name: str) -> str:
     """What a file is, by the end of its name."""
-    return _MEDIA_TYPES.get(name.rpartition(".")[2], "application/octet-stream")
+    return _MEDIA_TYPES.get(name.rpartition(".")[2], _ANYTHING)
 
 
 class Reports:

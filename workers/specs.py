@@ -24,7 +24,11 @@ FILE_ID_PATTERN = r"^file-[0-9a-f]{16}$"
 SOURCE_SCHEMES = ("file", "s3", "gs", "abfs")
 """URLs that workers read rows from, through fsspec; `file` is storage that every worker sees."""
 
-_URL_PATTERN = rf"^(?:file:///|(?:{'|'.join(SOURCE_SCHEMES[1:])})://)[^\x00]+$"
+_URL_PATTERN = (
+    r"^(?:file://|(?:s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*|abfs://[A-Za-z0-9-]+(?:@[A-Za-z0-9.-]+)?)"
+    r"/[^\x00-\x1f\x7f]+$"
+)
+"""A bucket's name and nothing else stands before the path: no credentials, no address."""
 
 
 class Spec(Document):
@@ -176,7 +180,10 @@ class HubDatasetSpec(Spec):
 
 
 def _require_source(source: str) -> str:
-    if re.match(FILE_ID_PATTERN, source) or re.match(_URL_PATTERN, source):
+    is_url = bool(re.match(_URL_PATTERN, source))
+    if is_url and ("::" in source or ".." in source.split("/")):
+        raise ValueError("a URL may neither hold another (::) nor lead upwards (..)")
+    if is_url or re.match(FILE_ID_PATTERN, source):
         return source
     raise ValueError(
         "give the id of an uploaded file (file-…), a URL that begins with file:///, "
@@ -385,6 +392,7 @@ class FailureCode(StrEnum):
 
     BASE_MODEL_NOT_FOUND = "base-model-not-found"
     BASE_MODEL_UNUSABLE = "base-model-unusable"
+    REFERENCE_NOT_ALLOWED = "reference-not-allowed"
     DATA_INVALID = "data-invalid"
     DATA_LEAKED = "data-leaked"
     ROW_TOO_LONG = "row-too-long"

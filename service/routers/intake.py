@@ -22,7 +22,9 @@ from service.errors import (
     ModelNotFoundError,
     ProblemError,
     RayUnavailableError,
+    ReferenceNotAllowedError,
     RequestTooLargeError,
+    SecretInSpecError,
     SpecInvalidError,
     problems,
 )
@@ -63,6 +65,8 @@ def queueing_problems(*more: type[ProblemError]) -> dict[int | str, dict[str, An
         SpecInvalidError,
         IdempotencyKeyReusedError,
         MlflowUnavailableError,
+        ReferenceNotAllowedError,
+        SecretInSpecError,
         *more,
     )
 

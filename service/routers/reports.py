@@ -15,7 +15,7 @@ from service.errors import (
     RequestInvalidError,
     problems,
 )
-from service.reports import ReportFormat, media_type
+from service.reports import FILE_MEDIA_TYPES, ReportFormat, media_type
 
 router = APIRouter(prefix="/jobs/{job_id}/report", tags=["jobs"])
 
@@ -29,7 +29,7 @@ _REPORT: dict[int | str, dict[str, Any]] = {
     }
 }
 _FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+    200: {"content": {each: {"schema": {}} for each in FILE_MEDIA_TYPES}}
 }
 _HEADERS = {
     # A page of a report must not act as one of the service's, wherever it is opened.

@@ -16,7 +16,12 @@ from service.boundaries import (
     RunReport,
     RunStatus,
 )
-from service.errors import MlflowUnavailableError, RayUnavailableError, RefusedError
+from service.errors import (
+    DriverNotStartedError,
+    MlflowUnavailableError,
+    RayUnavailableError,
+    RefusedError,
+)
 
 
 class Killed(BaseException):
@@ -47,6 +52,7 @@ class FakeRay:
         self.fault = fault
         self.is_away = False
         self.refuses = False
+        self.fails_to_start = ""
         self.drivers: dict[str, DriverReport] = {}
         self.requests: list[DriverRequest] = []
         self.stops: list[str] = []
@@ -63,6 +69,8 @@ class FakeRay:
         await self._arrive()
         if self.refuses:
             raise RefusedError("Ray answered 400: no such runtime environment")
+        if self.fails_to_start == request.submission_id:
+            raise DriverNotStartedError("Ray answered 500: Traceback")
         if request.submission_id not in self.drivers:
             self.requests.append(request)
             self.drivers[request.submission_id] = DriverReport(DriverState.RUNNING)

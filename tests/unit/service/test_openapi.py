@@ -29,7 +29,6 @@ _EXPLAINED = (
     "AliasRead",
     "LineageNode",
     "LineageEdge",
-    "DeletedRead",
     "Problem",
 )
 GUARDED = ("/v1", "/openai/v1")
