@@ -9,8 +9,9 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI
 
 from service.audit import AuditLog
-from service.auth import require_admin, require_scope_of_method
+from service.auth import require_admin, require_scope_of_method, require_scrape
 from service.boundaries import Drivers, Runs
+from service.census import JobCensus
 from service.control_loop import ControlLoop
 from service.database import Database
 from service.dependencies import Parts
@@ -26,6 +27,7 @@ from service.errors import (
     problems,
 )
 from service.events import Events
+from service.exposition import Exposition
 from service.files import Files
 from service.gate import Gate
 from service.keys import Keys
@@ -39,8 +41,21 @@ from service.ray_client import RayDrivers
 from service.readiness import Readiness
 from service.reconciler import Reconciler
 from service.reports import Reports
-from service.routers import audit, events, files, health, jobs, keys, logs, reports, trials
+from service.request_telemetry import RequestTelemetry
+from service.routers import (
+    audit,
+    events,
+    files,
+    health,
+    jobs,
+    keys,
+    logs,
+    reports,
+    telemetry,
+    trials,
+)
 from service.settings import ServiceSettings
+from service.telemetry import Telemetry
 from service.tracking import MlflowRuns
 from service.trials import Trials
 from service.views import Views
@@ -87,19 +102,28 @@ def create_app(
         openapi_tags=_TAGS,
         lifespan=_lifespan,
     )
-    app.state.parts = _assemble(
+    app.state.parts = parts = _assemble(
         settings,
         drivers or RayDrivers(settings.ray_address),
         runs or MlflowRuns(settings.mlflow_tracking_uri, settings.mlflow_experiment),
     )
     app.include_router(health.probes)
+    app.include_router(_scraped_routes())
     app.include_router(_guarded_routes())
     app.include_router(_admin_routes())
     install_problem_handlers(app)
     describe_problems(app)
     app.add_middleware(BodyLimit, max_bytes=_MAX_BODY_BYTES, exempt_paths={_UPLOADS})
     app.add_middleware(RequestBoundary)
+    app.add_middleware(RequestTelemetry, telemetry=parts.telemetry)
     return app
+
+
+def _scraped_routes() -> APIRouter:
+    """What Prometheus asks for."""
+    router = APIRouter(dependencies=[Depends(require_scrape)], responses=_REFUSALS)
+    router.include_router(telemetry.router)
+    return router
 
 
 def _guarded_routes() -> APIRouter:
@@ -121,12 +145,21 @@ def _admin_routes() -> APIRouter:
 
 
 def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
-    database = Database(settings.database_url)
+    counted = Telemetry(version("hyplora"))
+    database = Database(settings.database_url, on_outage=counted.database_outage)
     audit_log = AuditLog(database)
     all_keys = Keys(database)
-    all_jobs = Jobs(database)
+    all_jobs = Jobs(database, watcher=counted)
     all_files = Files(database, settings.files_dir, settings.max_upload_bytes)
     poll_interval_s = settings.poll_interval_s
+    control_loop = ControlLoop(
+        Lease(database, "control-loop", settings.lease_ttl_s),
+        settings.lease_ttl_s,
+        Reconciler(settings.max_attempts, all_jobs, drivers, runs),
+        Dispatcher(settings, all_jobs, all_files, drivers, runs),
+        poll_interval_s,
+        on_round=counted.round,
+    )
     return Parts(
         settings=settings,
         database=database,
@@ -146,12 +179,10 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
         reports=Reports(all_jobs, runs),
         views=Views(settings),
         readiness=Readiness({"database": database.ping, "ray": drivers.ping, "mlflow": runs.ping}),
-        control_loop=ControlLoop(
-            Lease(database, "control-loop", settings.lease_ttl_s),
-            settings.lease_ttl_s,
-            Reconciler(settings.max_attempts, all_jobs, drivers, runs),
-            Dispatcher(settings, all_jobs, all_files, drivers, runs),
-            poll_interval_s,
+        control_loop=control_loop,
+        telemetry=counted,
+        exposition=Exposition(
+            counted, JobCensus(database), control_loop, settings.max_live_drivers
         ),
     )
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 
 from service.dispatcher import Dispatcher
 from service.errors import UnavailableError
@@ -23,6 +25,7 @@ class ControlLoop:
         reconciler: Looks after the jobs on the cluster.
         dispatcher: Puts jobs there.
         poll_interval_s: Pause between two rounds; longer while Ray or MLflow is away.
+        on_round: Told the seconds that each complete round took.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class ControlLoop:
         reconciler: Reconciler,
         dispatcher: Dispatcher,
         poll_interval_s: float,
+        on_round: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._lease = lease
         self._renewal_interval_s = lease_ttl_s / _RENEWALS_PER_TTL
@@ -39,6 +43,26 @@ class ControlLoop:
         self._dispatcher = dispatcher
         self._poll_interval_s = poll_interval_s
         self._delay_s = poll_interval_s
+        self._on_round = on_round
+        self._current_at = time.monotonic()
+
+    @property
+    def is_acting(self) -> bool:
+        """Whether this replica is the one that moves jobs."""
+        return self._lease.is_held
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds since the jobs were last compared with Ray and MLflow, all of them.
+
+        A replica that takes the lease over counts from then.
+        """
+        return time.monotonic() - self._current_at
+
+    @property
+    def num_behind(self) -> int:
+        """Jobs that the last round could not compare."""
+        return self._reconciler.num_behind
 
     async def run(self) -> None:
         """Go on until cancelled; then let another replica take over at once."""
@@ -58,14 +82,19 @@ class ControlLoop:
         Raises:
             UnavailableError: If Ray or MLflow is away; the round is repeated when it is back.
         """
+        began_at = time.monotonic()
         await self._reconciler.reconcile()
         await self._dispatcher.dispatch_waiting()
+        self._current_at = time.monotonic()
+        self._on_round(self._current_at - began_at)
 
     async def _keep_lease(self) -> None:
         is_away = False
         while True:
             try:
-                await self._lease.acquire()
+                was_held = self._lease.is_held
+                if await self._lease.acquire() and not was_held:
+                    self._current_at = time.monotonic()
                 is_away = False
             except UnavailableError as error:
                 if not is_away:

@@ -17,6 +17,7 @@ from service.control_loop import ControlLoop
 from service.database import Database
 from service.dry_runs import DryRuns
 from service.events import Events
+from service.exposition import Exposition
 from service.files import Files
 from service.gate import Gate
 from service.keys import Keys
@@ -25,6 +26,7 @@ from service.logs import Logs
 from service.readiness import Readiness
 from service.reports import Reports
 from service.settings import ServiceSettings
+from service.telemetry import Telemetry
 from service.trials import Trials
 from service.views import Views
 
@@ -48,6 +50,8 @@ class Parts:
     views: Views
     readiness: Readiness
     control_loop: ControlLoop
+    telemetry: Telemetry
+    exposition: Exposition
 
 
 class Scoped(Protocol):
@@ -85,3 +89,5 @@ KeysPart = Annotated[Keys, Depends(_own_part("keys"))]
 AuditPart = Annotated[AuditLog, Depends(_part("audit"))]
 ViewsPart = Annotated[Views, Depends(_part("views"))]
 ReadinessPart = Annotated[Readiness, Depends(_part("readiness"))]
+TelemetryPart = Annotated[Telemetry, Depends(_part("telemetry"))]
+ExpositionPart = Annotated[Exposition, Depends(_part("exposition"))]

@@ -48,7 +48,9 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> ProblemResponse:
-        return _respond(_describe_status(request, error), error.headers)
+        problem = _describe_status(request, error)
+        request.state.problem_code = problem.code
+        return _respond(problem, error.headers)
 
     @app.exception_handler(DatabaseUnavailableError)
     async def on_database(request: Request, error: DatabaseUnavailableError) -> ProblemResponse:
@@ -74,6 +76,7 @@ def describe_problems(app: FastAPI) -> None:
 
 def problem_response(request: Request, error: ProblemError) -> ProblemResponse:
     """The answer to a request that ended in an error."""
+    request.state.problem_code = error.code  # for those who count
     return _respond(error.problem(_request_id(request)), error.headers)
 
 
