@@ -30,6 +30,7 @@ from service.events import Events
 from service.exposition import Exposition
 from service.files import Files
 from service.gate import Gate
+from service.job_metrics import JobMetrics
 from service.keys import Keys
 from service.leases import Lease
 from service.lifecycle import Jobs
@@ -50,6 +51,7 @@ from service.routers import (
     jobs,
     keys,
     logs,
+    metrics,
     reports,
     telemetry,
     trials,
@@ -131,7 +133,7 @@ def _guarded_routes() -> APIRouter:
     router = APIRouter(
         prefix="/v1", dependencies=[Depends(require_scope_of_method)], responses=_REFUSALS
     )
-    for part in (jobs, trials, reports, events, logs, files, health):
+    for part in (jobs, trials, metrics, reports, events, logs, files, health):
         router.include_router(part.router)
     return router
 
@@ -175,6 +177,7 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
         files=all_files,
         events=Events(database, poll_interval_s),
         logs=Logs(all_jobs, drivers, runs, poll_interval_s),
+        metrics=JobMetrics(all_jobs, runs),
         trials=Trials(all_jobs, runs, audit_log),
         reports=Reports(all_jobs, runs),
         views=Views(settings),

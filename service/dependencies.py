@@ -20,6 +20,7 @@ from service.events import Events
 from service.exposition import Exposition
 from service.files import Files
 from service.gate import Gate
+from service.job_metrics import JobMetrics
 from service.keys import Keys
 from service.lifecycle import Jobs
 from service.logs import Logs
@@ -45,6 +46,7 @@ class Parts:
     files: Files
     events: Events
     logs: Logs
+    metrics: JobMetrics
     trials: Trials
     reports: Reports
     views: Views
@@ -82,6 +84,7 @@ JobsPart = Annotated[Jobs, Depends(_own_part("jobs"))]
 DryRunsPart = Annotated[DryRuns, Depends(_own_part("dry_runs"))]
 FilesPart = Annotated[Files, Depends(_own_part("files"))]
 EventsPart = Annotated[Events, Depends(_own_part("events"))]
+JobMetricsPart = Annotated[JobMetrics, Depends(_own_part("metrics"))]
 LogsPart = Annotated[Logs, Depends(_own_part("logs"))]
 ReportsPart = Annotated[Reports, Depends(_own_part("reports"))]
 TrialsPart = Annotated[Trials, Depends(_own_part("trials"))]

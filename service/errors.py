@@ -10,6 +10,7 @@ ServiceError
     ├── JobNotFoundError             404 job-not-found
     ├── JobNotASearchError           404 job-not-a-search
     ├── TrialNotFoundError           404 trial-not-found
+    ├── RunNotFoundError             404 run-not-found
     ├── ReportNotFoundError          404 report-not-found
     ├── ReportFileNotFoundError      404 report-file-not-found
     ├── DataFileNotFoundError        404 file-not-found
@@ -169,6 +170,12 @@ class TrialNotFoundError(ProblemError):
     """The search has no trial of this id."""
 
     code, status = "trial-not-found", 404
+
+
+class RunNotFoundError(ProblemError):
+    """The job's MLflow run is gone."""
+
+    code, status = "run-not-found", 404
 
 
 class ReportNotFoundError(ProblemError):

@@ -1,11 +1,14 @@
-"""The MLflow server through its client, in threads; the only file that talks to MLflow."""
+"""The MLflow server through its client, in threads.
+
+Only this file, and `service.metric_histories` for it, talk to MLflow.
+"""
 
 import asyncio
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -16,8 +19,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
 from jobs.tickets import RunTag
-from service.boundaries import NO_TAGS, Artifact, RunRef, RunReport, RunStatus
+from service.boundaries import NO_TAGS, Artifact, History, RunRef, RunReport, RunStatus
 from service.errors import MlflowUnavailableError, RefusedError, root_cause
+from service.metric_histories import MetricHistories
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ class MlflowRuns:
         self._uri = tracking_uri
         self._experiment = experiment
         self._client = MlflowClient(tracking_uri=tracking_uri)
+        self._histories = MetricHistories(tracking_uri)
 
     async def ping(self) -> None:
         """Ask for one experiment, which takes the server's database and its login."""
@@ -176,6 +181,14 @@ class MlflowRuns:
             return self._download(run_id, path).decode(errors="replace")
 
         return await self._call(read)
+
+    async def history(self, run_id: str, key: str, most_points: int) -> History:
+        """What was logged of a metric; nothing if it was not."""
+        return await self._call(lambda: self._histories.read(run_id, key, most_points))
+
+    async def values_at(self, run_id: str, key: str, steps: Collection[int]) -> Mapping[int, float]:
+        """The last value of a metric at each of some steps where it has one."""
+        return await self._call(lambda: self._histories.values_at(run_id, key, steps))
 
     async def artifacts(self, run_id: str, folder: str) -> Sequence[Artifact]:
         """The files of a folder, not those of folders in it; none if there is no such folder."""
