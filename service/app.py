@@ -8,10 +8,13 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
 
+from service.artifacts import Artifacts
 from service.audit import AuditLog
 from service.auth import require_admin, require_scope_of_method, require_scrape
 from service.boundaries import Drivers, Runs
 from service.census import JobCensus
+from service.checkpoint_storage import CheckpointStorage
+from service.checkpoints import Checkpoints
 from service.control_loop import ControlLoop
 from service.database import Database
 from service.dependencies import Parts
@@ -44,7 +47,9 @@ from service.reconciler import Reconciler
 from service.reports import Reports
 from service.request_telemetry import RequestTelemetry
 from service.routers import (
+    artifacts,
     audit,
+    checkpoints,
     events,
     files,
     health,
@@ -133,7 +138,8 @@ def _guarded_routes() -> APIRouter:
     router = APIRouter(
         prefix="/v1", dependencies=[Depends(require_scope_of_method)], responses=_REFUSALS
     )
-    for part in (jobs, trials, metrics, reports, events, logs, files, health):
+    of_jobs = (jobs, trials, metrics, checkpoints, artifacts, reports, events, logs)
+    for part in (*of_jobs, files, health):
         router.include_router(part.router)
     return router
 
@@ -178,6 +184,8 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
         events=Events(database, poll_interval_s),
         logs=Logs(all_jobs, drivers, runs, poll_interval_s),
         metrics=JobMetrics(all_jobs, runs),
+        checkpoints=Checkpoints(all_jobs, runs, CheckpointStorage(settings.storage_path)),
+        artifacts=Artifacts(all_jobs, runs),
         trials=Trials(all_jobs, runs, audit_log),
         reports=Reports(all_jobs, runs),
         views=Views(settings),

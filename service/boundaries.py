@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
@@ -130,11 +131,12 @@ class History:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that is kept with a run."""
+    """A file, or a folder, that is kept with a run."""
 
     path: str
     """Where it lies among the run's artifacts."""
     size_bytes: int
+    is_folder: bool = False
 
     @property
     def name(self) -> str:
@@ -206,6 +208,12 @@ class Runs(Protocol):
 
     async def artifacts(self, run_id: str, folder: str) -> Sequence[Artifact]:
         """The files of a folder, not those of folders in it; none if there is no such folder."""
+
+    async def entries(self, run_id: str, folder: str) -> Sequence[Artifact]:
+        """The files and the folders of a folder; the top one is ""."""
+
+    async def download(self, run_id: str, path: str, folder: Path) -> Path:
+        """Copy a file that `entries` has listed into a local folder, and say where it is."""
 
     async def read_artifact(self, run_id: str, path: str) -> bytes:
         """The content of a file that `artifacts` has listed."""

@@ -10,9 +10,11 @@ from typing import Annotated, Protocol, Self
 
 from fastapi import Depends, Request
 
+from service.artifacts import Artifacts
 from service.audit import AuditLog
 from service.auth import CallerPart
 from service.callers import Caller
+from service.checkpoints import Checkpoints
 from service.control_loop import ControlLoop
 from service.database import Database
 from service.dry_runs import DryRuns
@@ -47,6 +49,8 @@ class Parts:
     events: Events
     logs: Logs
     metrics: JobMetrics
+    checkpoints: Checkpoints
+    artifacts: Artifacts
     trials: Trials
     reports: Reports
     views: Views
@@ -85,6 +89,8 @@ DryRunsPart = Annotated[DryRuns, Depends(_own_part("dry_runs"))]
 FilesPart = Annotated[Files, Depends(_own_part("files"))]
 EventsPart = Annotated[Events, Depends(_own_part("events"))]
 JobMetricsPart = Annotated[JobMetrics, Depends(_own_part("metrics"))]
+CheckpointsPart = Annotated[Checkpoints, Depends(_own_part("checkpoints"))]
+ArtifactsPart = Annotated[Artifacts, Depends(_own_part("artifacts"))]
 LogsPart = Annotated[Logs, Depends(_own_part("logs"))]
 ReportsPart = Annotated[Reports, Depends(_own_part("reports"))]
 TrialsPart = Annotated[Trials, Depends(_own_part("trials"))]

@@ -11,6 +11,8 @@ ServiceError
     ├── JobNotASearchError           404 job-not-a-search
     ├── TrialNotFoundError           404 trial-not-found
     ├── RunNotFoundError             404 run-not-found
+    ├── CheckpointNotFoundError      404 checkpoint-not-found
+    ├── ArtifactNotFoundError        404 artifact-not-found
     ├── ReportNotFoundError          404 report-not-found
     ├── ReportFileNotFoundError      404 report-file-not-found
     ├── DataFileNotFoundError        404 file-not-found
@@ -178,6 +180,18 @@ class RunNotFoundError(ProblemError):
     code, status = "run-not-found", 404
 
 
+class CheckpointNotFoundError(ProblemError):
+    """The job has no checkpoint of this id."""
+
+    code, status = "checkpoint-not-found", 404
+
+
+class ArtifactNotFoundError(ProblemError):
+    """The job's run has no file of this path."""
+
+    code, status = "artifact-not-found", 404
+
+
 class ReportNotFoundError(ProblemError):
     """The job has no report, or none yet."""
 
@@ -317,7 +331,7 @@ class InternalError(ProblemError):
 
 
 class StorageFullError(ProblemError):
-    """There is no room for the uploaded file."""
+    """There is no room for the file."""
 
     code, status = "storage-full", 507
 

@@ -1,8 +1,7 @@
 """The metrics of jobs, and of the trials and trainings below them, as series to draw."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Self
@@ -10,18 +9,15 @@ from typing import Self
 from jobs.tickets import RunTag
 from service.boundaries import History, RunRef, RunReport, Runs
 from service.callers import Caller
-from service.errors import MlflowUnavailableError, RunNotFoundError, TrialNotFoundError
+from service.errors import RunNotFoundError, TrialNotFoundError
 from service.lifecycle import Jobs
 from service.series import Series, shortened
 from service.tables import Job
+from service.turns import Turns
 
 _MOST_POINTS = 150_000
 """Points that one request may have MLflow read, of all its series together: a server on two cores
 takes a second and more for each ten thousand."""
-_AT_A_TIME = 2
-"""Requests that read from MLflow at a time, so that the control loop finds a thread and an MLflow
-that answers."""
-_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class JobMetrics:
     def __init__(self, jobs: Jobs, runs: Runs) -> None:
         self._jobs = jobs
         self._runs = runs
-        self._turns = asyncio.Semaphore(_AT_A_TIME)
+        self._turns = Turns()
 
     def acting_for(self, caller: Caller) -> Self:
         """The metrics as they are for a caller: those of others' jobs are not found."""
@@ -85,7 +81,7 @@ class JobMetrics:
         wanted = [key for key in sorted(set(keys) or names) if after is None or key > after]
         chosen = wanted[:limit]
         series = {}
-        async with self._turn():
+        async with self._turns.taken():
             for key in chosen:
                 history = History((), (), ())
                 if run is not None and key in run.metrics:
@@ -114,17 +110,3 @@ class JobMetrics:
             known = ", ".join(sorted(found)[:20]) or "none"
             raise TrialNotFoundError(f"{job.id} has no trial or training {trial!r}; it has {known}")
         return found[trial]
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise MlflowUnavailableError(
-                "too many metrics are being read from MLflow; ask for fewer, or again in a moment"
-            ) from None
-        try:
-            yield
-        finally:
-            self._turns.release()

@@ -192,12 +192,22 @@ class MlflowRuns:
 
     async def artifacts(self, run_id: str, folder: str) -> Sequence[Artifact]:
         """The files of a folder, not those of folders in it; none if there is no such folder."""
+        return [each for each in await self.entries(run_id, folder) if not each.is_folder]
+
+    async def entries(self, run_id: str, folder: str) -> Sequence[Artifact]:
+        """The files and the folders of a folder; the top one is ""."""
 
         def find() -> Sequence[Artifact]:
-            found = self._client.list_artifacts(run_id, folder)
-            return [Artifact(each.path, each.file_size or 0) for each in found if not each.is_dir]
+            found = self._client.list_artifacts(run_id, folder or None)
+            return [Artifact(each.path, each.file_size or 0, each.is_dir) for each in found]
 
         return await self._call(find)
+
+    async def download(self, run_id: str, path: str, folder: Path) -> Path:
+        """Copy a file that `entries` has listed into a local folder, and say where it is."""
+        return await self._call(
+            lambda: Path(self._client.download_artifacts(run_id, path, str(folder)))
+        )
 
     async def read_artifact(self, run_id: str, path: str) -> bytes:
         """The content of a file that `artifacts` has listed."""

@@ -194,3 +194,46 @@ async def test_values_at_single_steps_are_found_in_long_series_too(
     assert histories.values_at(run_id, "loss", [7, 30, 50]) == {7: 7.0, 30: 99.0}
     assert histories.values_at(run_id, "loss", []) == {}
     assert histories.values_at(run_id, "none", [7]) == {}
+
+
+async def test_the_files_of_a_run_are_listed_and_downloaded(
+    stage: Stage, client: MlflowClient, job_id: str, run_id: str, tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * 20_000
+    (tmp_path / "big.bin").write_bytes(content)
+    client.log_artifact(run_id, str(tmp_path / "big.bin"), "plots/deep er")
+    client.log_text(run_id, "first\n", "logs/attempt-1.log")
+    path = f"/v1/jobs/{job_id}/artifacts"
+
+    listed = (await stage.get(path))["data"]
+    file = await stage.client.get(f"{path}/plots/deep%20er/big.bin")
+
+    assert [
+        (each["path"], each["size_bytes"]) for each in listed if each["path"] != "job.json"
+    ] == [
+        ("logs/attempt-1.log", 6),
+        ("plots/deep er/big.bin", len(content)),
+    ]
+    assert file.content == content
+    assert (await stage.client.get(f"{path}/logs/attempt-1.log")).text == "first\n"
+
+
+async def test_nothing_but_the_files_of_the_run_is_handed_out(
+    stage: Stage, client: MlflowClient, job_id: str, run_id: str
+) -> None:
+    other = client.create_run("0").info.run_id
+    client.log_text(other, "secret", "secret.txt")
+    path = f"/v1/jobs/{job_id}/artifacts"
+
+    for name in (f"..%2f..%2f{other}%2fartifacts%2fsecret.txt", "secret.txt", "logs", "none/x"):
+        assert (await stage.client.get(f"{path}/{name}")).status_code in {404, 422}, name
+
+
+async def test_a_run_that_was_deleted_is_told(
+    stage: Stage, client: MlflowClient, job_id: str, run_id: str
+) -> None:
+    client.delete_run(run_id)
+
+    for part in ("metrics", "checkpoints", "artifacts", "artifacts/job.json"):
+        response = await stage.client.get(f"/v1/jobs/{job_id}/{part}")
+        assert (response.status_code, response.json()["code"]) == (404, "run-not-found"), part

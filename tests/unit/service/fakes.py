@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from jobs.tickets import RunTag
 from service.boundaries import (
@@ -248,6 +249,25 @@ class FakeMlflow:
             for (owner, path), content in self.files.items()
             if owner == run_id and path.rpartition("/")[0] == folder
         ]
+
+    async def entries(self, run_id: str, folder: str) -> Sequence[Artifact]:
+        await self._arrive()
+        if self.refuses:
+            raise RefusedError("MLflow refused: no such run")
+        prefix = f"{folder}/" if folder else ""
+        found: dict[str, Artifact] = {}
+        for (owner, path), content in self.files.items():
+            if owner == run_id and path.startswith(prefix):
+                name, slash, _ = path.removeprefix(prefix).partition("/")
+                entry = prefix + name
+                found[entry] = Artifact(entry, 0 if slash else len(content), bool(slash))
+        return list(found.values())
+
+    async def download(self, run_id: str, path: str, folder: Path) -> Path:
+        await self._arrive()
+        target = folder / path.rpartition("/")[2]
+        target.write_bytes(self.files[run_id, path])
+        return target
 
     async def read_artifact(self, run_id: str, path: str) -> bytes:
         await self._arrive()

@@ -7,6 +7,7 @@ import pytest
 
 from jobs.tickets import RunTag
 from service import job_metrics
+from service.turns import Turns
 from tests.unit.service.stage import Stage
 
 LOSSES = [(step, 3 / step) for step in range(1, 1001)]
@@ -188,19 +189,14 @@ async def test_mlflow_that_is_away_is_told(stage: Stage) -> None:
     assert found[:2] == (503, "mlflow-unavailable")
 
 
-async def test_requests_take_turns_and_none_waits_for_ever(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_metrics, "_PATIENCE_S", 0.0)
+async def test_requests_take_turns_and_none_waits_for_ever(stage: Stage) -> None:
+    stage.parts.metrics._turns = turns = Turns(number=1, patience_s=0.0)
     job_id = await stage.started()
-    for _ in range(2):
-        await stage.parts.metrics._turns.acquire()
-
-    status, code, detail = await refused(stage, f"/v1/jobs/{job_id}/metrics")
+    async with turns.taken():
+        status, code, detail = await refused(stage, f"/v1/jobs/{job_id}/metrics")
 
     assert (status, code) == (503, "mlflow-unavailable")
-    assert "ask for fewer" in detail
-    stage.parts.metrics._turns.release()
+    assert "ask for less" in detail
     await stage.get(f"/v1/jobs/{job_id}/metrics")
 
 
