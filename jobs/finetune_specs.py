@@ -17,13 +17,13 @@ from workers.specs import (
     TrainingSpec,
 )
 
-ALIAS_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,63}$"
+ALIAS_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 """Form of an alias of a registered model."""
 
 
 def require_free_alias(alias: str) -> None:
     """Raise ValueError for an alias that MLflow keeps for itself."""
-    if alias == "latest" or re.fullmatch(r"v\d+", alias):
+    if alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
         raise ValueError(f"{alias!r} is reserved by MLflow; choose another, such as champion")
 
 

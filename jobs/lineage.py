@@ -8,7 +8,7 @@ from typing import Any
 from jobs.finetune_specs import FinetuneSpec
 from jobs.tickets import JobTicket, RunTag
 from workers.base_model import digest
-from workers.specs import HubDatasetSpec
+from workers.specs import HubDatasetSpec, HypLoraSpec
 
 
 def lineage_of(ticket: JobTicket, spec: FinetuneSpec, outcome: Mapping[str, Any]) -> dict[str, str]:
@@ -39,7 +39,17 @@ def lineage_of(ticket: JobTicket, spec: FinetuneSpec, outcome: Mapping[str, Any]
         "base_model_digest": digest(spec.base_model),
         "spec_sha256": hashlib.sha256(spec.model_dump_json().encode()).hexdigest(),
         "seed": str(spec.training.seed),
+        **_adapter(spec),
         "code_version": importlib.metadata.version("hyplora"),
         **digests,
         **scores,
     }
+
+
+def _adapter(spec: FinetuneSpec) -> dict[str, str]:
+    """What an adapter is chosen by; a curvature that is learned began at this K."""
+    adapter = spec.adapter
+    tags = {"method": adapter.method, "rank": str(adapter.r)}
+    if isinstance(adapter, HypLoraSpec):
+        tags["curvature"] = f"{adapter.curvature:.6g}"
+    return tags

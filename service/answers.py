@@ -5,6 +5,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from service.errors import FieldError
+from service.file_states import FileStatus
 from service.states import JobStatus
 
 
@@ -51,8 +53,17 @@ class FileRead(Answer):
     sha256: str
     """Digest of the stored bytes."""
 
-    num_rows: int
-    """Rows that were validated."""
+    status: FileStatus = FileStatus.READY
+    """Where it stands; a job that names it begins once it is `ready`."""
+
+    num_rows: int | None = None
+    """Rows that were validated; null until all are."""
+
+    problem: str | None = None
+    """Why it is `invalid`, in a sentence."""
+
+    errors: list[FieldError] = []
+    """The row that is not valid, by line and field."""
 
     created_at: datetime
     """When the upload ended."""

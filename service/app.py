@@ -8,13 +8,15 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
 
+from service.adapter_archive import Adapters
 from service.artifacts import Artifacts
 from service.audit import AuditLog
 from service.auth import require_admin, require_scope_of_method, require_scrape
-from service.boundaries import Drivers, Runs
+from service.boundaries import Drivers, Registry, Runs
 from service.census import JobCensus
 from service.checkpoint_storage import CheckpointStorage
 from service.checkpoints import Checkpoints
+from service.contents import Contents
 from service.control_loop import ControlLoop
 from service.database import Database
 from service.dependencies import Parts
@@ -31,14 +33,21 @@ from service.errors import (
 )
 from service.events import Events
 from service.exposition import Exposition
-from service.files import Files
+from service.files import Files, UploadLimits
 from service.gate import Gate
 from service.job_metrics import JobMetrics
 from service.keys import Keys
 from service.leases import Lease
 from service.lifecycle import Jobs
 from service.logs import Logs
-from service.middleware import BodyLimit, RequestBoundary
+from service.middleware import MAX_BODY_BYTES, BodyLimit, RequestBoundary
+from service.mlflow_server import MlflowServer
+from service.model_changes import ModelChanges
+from service.model_lineage import Lineages
+from service.model_registry import MlflowRegistry
+from service.model_uses import ModelUses
+from service.model_views import ModelViews
+from service.models import Models
 from service.problems import describe_problems, install_problem_handlers
 from service.rate_limits import RateLimit
 from service.ray_client import RayDrivers
@@ -57,24 +66,27 @@ from service.routers import (
     keys,
     logs,
     metrics,
+    models,
     reports,
     telemetry,
     trials,
 )
+from service.row_checks import RowChecks
 from service.settings import ServiceSettings
 from service.telemetry import Telemetry
 from service.tracking import MlflowRuns
 from service.trials import Trials
+from service.validation import Validation
 from service.views import Views
 
 logger = logging.getLogger(__name__)
 
-_MAX_BODY_BYTES = 1024**2
 _UPLOADS = "/v1/files"
 _TAGS = [
     {"name": "jobs", "description": "Specs being carried out: submit, follow, cancel."},
     {"name": "trials", "description": "Members of a search: list, sort, cancel one."},
     {"name": "files", "description": "Data sets to train on."},
+    {"name": "models", "description": "Registered adapters: promote, trace, download, delete."},
     {"name": "keys", "description": "API keys, and the log of what was done with them."},
     {"name": "health", "description": "Whether the service and what it needs answer."},
 ]
@@ -93,13 +105,15 @@ def create_app(
     *,
     drivers: Drivers | None = None,
     runs: Runs | None = None,
+    registry: Registry | None = None,
 ) -> FastAPI:
     """Build the application; nothing runs before its lifespan begins.
 
     Args:
         settings: By default those of the environment.
         drivers: By default the Ray cluster that the settings name.
-        runs: By default the MLflow server that the settings name.
+        runs: By default those of the MLflow server that the settings name.
+        registry: By default that of the same server.
     """
     settings = settings or ServiceSettings()
     app = FastAPI(
@@ -108,19 +122,22 @@ def create_app(
         version=version("hyplora"),
         openapi_tags=_TAGS,
         lifespan=_lifespan,
+        # Names of operations, and of functions in clients that are made of the description.
+        generate_unique_id_function=lambda route: route.name,
     )
-    app.state.parts = parts = _assemble(
-        settings,
-        drivers or RayDrivers(settings.ray_address),
-        runs or MlflowRuns(settings.mlflow_tracking_uri, settings.mlflow_experiment),
-    )
+    if runs is None or registry is None:
+        server = MlflowServer(settings.mlflow_tracking_uri)
+        runs = runs or MlflowRuns(server, settings.mlflow_experiment)
+        registry = registry or MlflowRegistry(server)
+    drivers = drivers or RayDrivers(settings.ray_address)
+    app.state.parts = parts = _assemble(settings, drivers, runs, registry)
     app.include_router(health.probes)
     app.include_router(_scraped_routes())
     app.include_router(_guarded_routes())
     app.include_router(_admin_routes())
     install_problem_handlers(app)
     describe_problems(app)
-    app.add_middleware(BodyLimit, max_bytes=_MAX_BODY_BYTES, exempt_paths={_UPLOADS})
+    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, exempt_paths={_UPLOADS})
     app.add_middleware(RequestBoundary)
     app.add_middleware(RequestTelemetry, telemetry=parts.telemetry)
     return app
@@ -139,7 +156,7 @@ def _guarded_routes() -> APIRouter:
         prefix="/v1", dependencies=[Depends(require_scope_of_method)], responses=_REFUSALS
     )
     of_jobs = (jobs, trials, metrics, checkpoints, artifacts, reports, events, logs)
-    for part in (*of_jobs, files, health):
+    for part in (*of_jobs, files, models, health):
         router.include_router(part.router)
     return router
 
@@ -152,13 +169,18 @@ def _admin_routes() -> APIRouter:
     return router
 
 
-def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
+def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs, registry: Registry) -> Parts:
     counted = Telemetry(version("hyplora"))
     database = Database(settings.database_url, on_outage=counted.database_outage)
     audit_log = AuditLog(database)
     all_keys = Keys(database)
-    all_jobs = Jobs(database, watcher=counted)
-    all_files = Files(database, settings.files_dir, settings.max_upload_bytes)
+    all_jobs = Jobs(database, registry, watcher=counted)
+    contents = Contents(database, settings.files_dir)
+    checks = RowChecks(settings.max_validations)
+    validation = Validation(database, contents, checks, settings.lease_ttl_s)
+    limits = UploadLimits(settings.max_upload_bytes, settings.upload_wait_s)
+    all_files = Files(database, contents, checks, validation, limits)
+    all_models = Models(database, registry)
     poll_interval_s = settings.poll_interval_s
     control_loop = ControlLoop(
         Lease(database, "control-loop", settings.lease_ttl_s),
@@ -180,7 +202,9 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
         audit=audit_log,
         jobs=all_jobs,
         dry_runs=DryRuns(settings, all_jobs, all_files, drivers),
+        contents=contents,
         files=all_files,
+        validation=validation,
         events=Events(database, poll_interval_s),
         logs=Logs(all_jobs, drivers, runs, poll_interval_s),
         metrics=JobMetrics(all_jobs, runs),
@@ -188,6 +212,11 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs) -> Parts:
         artifacts=Artifacts(all_jobs, runs),
         trials=Trials(all_jobs, runs, audit_log),
         reports=Reports(all_jobs, runs),
+        models=all_models,
+        model_changes=ModelChanges(all_models, ModelUses(database), registry, audit_log),
+        lineages=Lineages(all_models, all_jobs),
+        adapters=Adapters(all_models, registry),
+        model_views=ModelViews(settings),
         views=Views(settings),
         readiness=Readiness({"database": database.ping, "ray": drivers.ping, "mlflow": runs.ping}),
         control_loop=control_loop,
@@ -203,13 +232,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("service").setLevel(parts.settings.log_level)
-    await asyncio.to_thread(parts.files.prepare)
+    await asyncio.to_thread(parts.contents.prepare)
     await parts.database.upgrade()
     if not await parts.keys.is_any_valid():
         logger.warning("there is no valid API key; make one with: hyplora keys create NAME")
     tasks = [
         asyncio.create_task(parts.control_loop.run(), name="control-loop"),
         asyncio.create_task(parts.gate.note_uses(), name="key-uses"),
+        asyncio.create_task(parts.validation.run(), name="validation"),
     ]
     try:
         yield

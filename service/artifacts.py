@@ -166,5 +166,6 @@ def require_plain(path: str) -> None:
     if any(name in {"", ".", ".."} for name in names) or any(char in path for char in "\\%\0:"):
         message = "name a file as the list does: no empty part, `.`, `..`, `\\`, `%` or `:`"
         raise RequestInvalidError(
-            f"path: {message}", [FieldError(field="path", value=path[:200], message=message)]
+            f"file_path: {message}",
+            [FieldError(field="file_path", value=path[:200], message=message)],
         )

@@ -1,8 +1,8 @@
-"""What the control plane asks of Ray and of MLflow: two protocols and the facts they trade in.
+"""What the control plane asks of Ray and of MLflow: protocols and the facts they trade in.
 
-`service.ray_client` and `service.tracking` implement them. Every method raises the boundary's
-`UnavailableError` where the other side does not answer, and `RefusedError` where it answered that
-the request is wrong and will always be.
+`service.ray_client`, `service.tracking` and `service.model_registry` implement them. Every method
+raises the boundary's `UnavailableError` where the other side does not answer, and `RefusedError`
+where it answered that the request is wrong and will always be.
 """
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
@@ -217,3 +217,70 @@ class Runs(Protocol):
 
     async def read_artifact(self, run_id: str, path: str) -> bytes:
         """The content of a file that `artifacts` has listed."""
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model as MLflow has it."""
+
+    name: str
+    created_at: datetime | None = None
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    """The number of the version that each alias points at."""
+    newest_version: int | None = None
+    """None if it has no version."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version of a registered model as MLflow has it."""
+
+    name: str
+    version: int
+    created_at: datetime | None = None
+    run_id: str | None = None
+    """The run that made it."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Its lineage, and how it was scored."""
+
+
+class Registry(Protocol):
+    """The model registry of the MLflow server, whose names all projects share."""
+
+    async def models(self) -> Sequence[RegisteredModel]:
+        """Every registered model."""
+
+    async def model(self, name: str) -> RegisteredModel | None:
+        """A registered model, or None."""
+
+    async def versions(
+        self, name: str, limit: int, below: int | None = None
+    ) -> Sequence[ModelVersion]:
+        """Versions of a model, newest first.
+
+        Args:
+            name: The registered model; one that is not there has none.
+            limit: Most versions that are returned.
+            below: Versions with smaller numbers than this alone.
+        """
+
+    async def version(self, name: str, version: int) -> ModelVersion | None:
+        """A version, or None."""
+
+    async def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Point an alias at a version, wherever it pointed before."""
+
+    async def remove_alias(self, name: str, alias: str) -> None:
+        """Remove an alias; one that is not there is no error."""
+
+    async def delete_version(self, name: str, version: int) -> None:
+        """Delete a version; its number is not given again."""
+
+    async def delete_model(self, name: str) -> None:
+        """Delete a registered model with all its versions."""
+
+    async def files(self, name: str, version: int) -> Sequence[Artifact]:
+        """The files at the root of a version."""
+
+    async def fetch(self, name: str, version: int, path: str, folder: Path) -> Path:
+        """Download one of the files that `files` has listed into a folder, and say where it is."""

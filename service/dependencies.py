@@ -10,11 +10,13 @@ from typing import Annotated, Protocol, Self
 
 from fastapi import Depends, Request
 
+from service.adapter_archive import Adapters
 from service.artifacts import Artifacts
 from service.audit import AuditLog
 from service.auth import CallerPart
 from service.callers import Caller
 from service.checkpoints import Checkpoints
+from service.contents import Contents
 from service.control_loop import ControlLoop
 from service.database import Database
 from service.dry_runs import DryRuns
@@ -26,11 +28,16 @@ from service.job_metrics import JobMetrics
 from service.keys import Keys
 from service.lifecycle import Jobs
 from service.logs import Logs
+from service.model_changes import ModelChanges
+from service.model_lineage import Lineages
+from service.model_views import ModelViews
+from service.models import Models
 from service.readiness import Readiness
 from service.reports import Reports
 from service.settings import ServiceSettings
 from service.telemetry import Telemetry
 from service.trials import Trials
+from service.validation import Validation
 from service.views import Views
 
 
@@ -45,7 +52,9 @@ class Parts:
     audit: AuditLog
     jobs: Jobs
     dry_runs: DryRuns
+    contents: Contents
     files: Files
+    validation: Validation
     events: Events
     logs: Logs
     metrics: JobMetrics
@@ -53,6 +62,11 @@ class Parts:
     artifacts: Artifacts
     trials: Trials
     reports: Reports
+    models: Models
+    model_changes: ModelChanges
+    lineages: Lineages
+    adapters: Adapters
+    model_views: ModelViews
     views: Views
     readiness: Readiness
     control_loop: ControlLoop
@@ -94,8 +108,13 @@ ArtifactsPart = Annotated[Artifacts, Depends(_own_part("artifacts"))]
 LogsPart = Annotated[Logs, Depends(_own_part("logs"))]
 ReportsPart = Annotated[Reports, Depends(_own_part("reports"))]
 TrialsPart = Annotated[Trials, Depends(_own_part("trials"))]
+ModelsPart = Annotated[Models, Depends(_own_part("models"))]
+ModelChangesPart = Annotated[ModelChanges, Depends(_own_part("model_changes"))]
+LineagesPart = Annotated[Lineages, Depends(_own_part("lineages"))]
+AdaptersPart = Annotated[Adapters, Depends(_own_part("adapters"))]
 KeysPart = Annotated[Keys, Depends(_own_part("keys"))]
 AuditPart = Annotated[AuditLog, Depends(_part("audit"))]
+ModelViewsPart = Annotated[ModelViews, Depends(_part("model_views"))]
 ViewsPart = Annotated[Views, Depends(_part("views"))]
 ReadinessPart = Annotated[Readiness, Depends(_part("readiness"))]
 TelemetryPart = Annotated[Telemetry, Depends(_part("telemetry"))]

@@ -44,7 +44,7 @@ class DryRuns:
 
     Args:
         settings: How many, for how long, and how drivers are started.
-        jobs: Knows which files a job may name.
+        jobs: Knows which files and models a job may name.
         files: Has the rows.
         drivers: The cluster.
     """
@@ -75,9 +75,13 @@ class DryRuns:
         Raises:
             ClientDisconnect: If nobody waits for the answer any more.
             DataFileNotFoundError: If the spec names a file that was not uploaded.
+            DatasetInvalidError: If the spec names a file that is not valid.
             DryRunsBusyError: If too many dry runs are under way.
             DryRunTimeoutError: If the cluster takes too long.
+            FileNotReadyError: If the rows of a file are still being validated.
             JobWouldFailError: If the job would fail, with the code of that failure.
+            ModelNameTakenError: If the job would write to a model of another project.
+            ModelNotFoundError: If the spec names a model of another project.
             RayUnavailableError: If the cluster does not answer.
         """
         if self._places.locked():
@@ -92,7 +96,7 @@ class DryRuns:
         return _read_answer(ending, log or "")
 
     async def _request(self, spec: JobSpec) -> DriverRequest:
-        await self._jobs.require_files(spec)
+        await self._jobs.require_sound(spec)
         try:
             files = await self._files.refs(set(file_ids(spec).values()))
         except MissingFileError as error:

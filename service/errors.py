@@ -2,7 +2,7 @@
 
 ServiceError
 ├── RefusedError                     Ray or MLflow refused what it will refuse again
-├── MissingFileError                 the bytes of an uploaded file are gone
+├── MissingFileError                 the bytes of an uploaded file are gone, or not valid
 └── ProblemError                     has an HTTP status and a stable code
     ├── UnauthorizedError            401 unauthorized
     ├── ForbiddenError               403 forbidden
@@ -16,14 +16,24 @@ ServiceError
     ├── ReportNotFoundError          404 report-not-found
     ├── ReportFileNotFoundError      404 report-file-not-found
     ├── DataFileNotFoundError        404 file-not-found
+    ├── ModelNotFoundError           404 model-not-found
+    ├── ModelVersionNotFoundError    404 model-version-not-found
+    ├── ModelAliasNotFoundError      404 model-alias-not-found
+    ├── NoAdapterError               404 model-version-without-adapter
     ├── JobAlreadyEndedError         409 job-already-ended
     ├── JobNotPausableError          409 job-not-pausable
     ├── JobNotPausedError            409 job-not-paused
     ├── JobNotRunningError           409 job-not-running
     ├── TrialAlreadyEndedError       409 trial-already-ended
+    ├── ModelNameTakenError          409 model-name-taken
+    ├── ModelInUseError              409 model-in-use
+    ├── FileInUseError               409 file-in-use
+    ├── FileNotReadyError            409 file-not-ready
+    ├── FileContentGoneError         410 file-content-gone
     ├── PreconditionFailedError      412 precondition-failed
     ├── RequestTooLargeError         413 request-too-large
     ├── UploadTooLargeError          413 upload-too-large
+    ├── RangeNotSatisfiableError     416 range-not-satisfiable
     ├── RequestInvalidError          422 request-invalid
     ├── SpecInvalidError             422 spec-invalid
     ├── IdempotencyKeyReusedError    422 idempotency-key-reused
@@ -38,7 +48,8 @@ ServiceError
     └── UnavailableError             503, a part of the system does not answer: try again
         ├── DatabaseUnavailableError 503 database-unavailable
         ├── RayUnavailableError      503 ray-unavailable
-        └── MlflowUnavailableError   503 mlflow-unavailable
+        ├── MlflowUnavailableError   503 mlflow-unavailable
+        └── StorageUnavailableError  503 storage-unavailable
 """
 
 import inspect
@@ -104,7 +115,7 @@ class RefusedError(ServiceError):
 
 
 class MissingFileError(ServiceError):
-    """The bytes of an uploaded file are gone from storage, or are not what was uploaded."""
+    """The bytes of an uploaded file are gone, are not what was uploaded, or were never valid."""
 
 
 class ProblemError(ServiceError):
@@ -210,6 +221,48 @@ class DataFileNotFoundError(ProblemError):
     code, status = "file-not-found", 404
 
 
+class FileContentGoneError(ProblemError):
+    """The file's bytes are no longer stored."""
+
+    code, status = "file-content-gone", 410
+
+
+class FileInUseError(ProblemError):
+    """A job that has not ended names the file."""
+
+    code, status = "file-in-use", 409
+
+
+class FileNotReadyError(ProblemError):
+    """The file's rows are still being validated."""
+
+    code, status = "file-not-ready", 409
+
+
+class ModelNotFoundError(ProblemError):
+    """No registered model has this name."""
+
+    code, status = "model-not-found", 404
+
+
+class ModelVersionNotFoundError(ProblemError):
+    """The registered model has no such version."""
+
+    code, status = "model-version-not-found", 404
+
+
+class ModelAliasNotFoundError(ProblemError):
+    """The registered model has no such alias."""
+
+    code, status = "model-alias-not-found", 404
+
+
+class NoAdapterError(ProblemError):
+    """The model version holds no adapter in safetensors."""
+
+    code, status = "model-version-without-adapter", 404
+
+
 class JobAlreadyEndedError(ProblemError):
     """The job has ended and cannot be cancelled."""
 
@@ -240,6 +293,18 @@ class TrialAlreadyEndedError(ProblemError):
     code, status = "trial-already-ended", 409
 
 
+class ModelNameTakenError(ProblemError):
+    """The name of the registered model belongs to another project."""
+
+    code, status = "model-name-taken", 409
+
+
+class ModelInUseError(ProblemError):
+    """An alias or a job that has not ended names the model."""
+
+    code, status = "model-in-use", 409
+
+
 class PreconditionFailedError(ProblemError):
     """What is to be changed is no longer as the client has seen it."""
 
@@ -256,6 +321,16 @@ class UploadTooLargeError(ProblemError):
     """The uploaded file is larger than this service accepts."""
 
     code, status = "upload-too-large", 413
+
+
+class RangeNotSatisfiableError(ProblemError):
+    """The file is shorter than the part that is asked for."""
+
+    code, status = "range-not-satisfiable", 416
+
+    def __init__(self, detail: str, size_bytes: int) -> None:
+        super().__init__(detail)
+        self.headers = {"Content-Range": f"bytes */{size_bytes}"}  # type: ignore[misc]  # per instance
 
 
 class RequestInvalidError(ProblemError):
@@ -331,7 +406,7 @@ class InternalError(ProblemError):
 
 
 class StorageFullError(ProblemError):
-    """There is no room for the file."""
+    """There is no room for a file on the service's disk."""
 
     code, status = "storage-full", 507
 
@@ -359,6 +434,12 @@ class MlflowUnavailableError(UnavailableError):
     """The MLflow server does not answer."""
 
     code, status = "mlflow-unavailable", 503
+
+
+class StorageUnavailableError(UnavailableError):
+    """The storage of uploaded files does not work."""
+
+    code, status = "storage-unavailable", 503
 
 
 def problems(*kinds: type[ProblemError]) -> dict[int | str, dict[str, Any]]:

@@ -1,74 +1,86 @@
-"""Uploaded data sets: received, validated row by row, and kept under the digest of their bytes."""
+"""Uploaded data sets: taken in, validated, looked up, and deleted when no job needs them."""
 
 import asyncio
-import errno
-import hashlib
-import os
 import secrets
-import time
 from collections.abc import AsyncIterable, Iterable, Sequence
-from contextlib import suppress
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import BinaryIO, Self
+
+from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.tickets import FileRef
 from service.audit import record
 from service.callers import DEFAULT_PROJECT, Caller, visible_project
+from service.contents import Contents, IncomingFile
 from service.database import Database
 from service.errors import (
     DataFileNotFoundError,
     DatasetInvalidError,
-    FieldError,
+    FileContentGoneError,
+    FileInUseError,
+    FileNotReadyError,
     MissingFileError,
-    StorageFullError,
-    UploadTooLargeError,
 )
+from service.file_states import FileStatus
 from service.paging import newest_first
-from service.tables import UploadedFile, utc_now
-from workers.rows import RowError, iter_rows
-from workers.tasks.evaluation_rows import parse_either_row
+from service.row_check import Verdict
+from service.row_checks import RowChecks
+from service.states import JobStatus
+from service.tables import Job, JobFile, UploadedFile, utc_now
+from service.validation import Validation
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_ABANDONED_AFTER_S = 24 * 3600.0
+_MAX_NAMED_JOBS = 3
+_UNENDED = [status for status in JobStatus if not status.is_terminal]
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """What an upload may take."""
+
+    max_bytes: int
+    """Largest file that is accepted."""
+
+    wait_s: float
+    """How long an upload waits for its validation; one that takes longer is carried on."""
 
 
 class Files:
-    """The data sets of one database and one folder.
-
-    A file lies under its final name only when it is complete and valid: it is written beside it
-    and then renamed. Those that `acting_for` answers are one caller's alone.
+    """The data sets of one database; those that `acting_for` answers are one caller's alone.
 
     Args:
         database: Where the records are.
-        folder: Where the bytes are, on storage that every node of the cluster sees.
-        max_bytes: Largest file that is accepted.
+        contents: Where the bytes are.
+        checks: Reads the rows.
+        validation: Carries on what takes long.
+        limits: What an upload may take.
     """
 
-    def __init__(self, database: Database, folder: Path, max_bytes: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        contents: Contents,
+        checks: RowChecks,
+        validation: Validation,
+        limits: UploadLimits,
+    ) -> None:
         self._database = database
-        self._folder = folder
-        self._incoming = folder / "incoming"
-        self._max_bytes = max_bytes
+        self._contents = contents
+        self._checks = checks
+        self._validation = validation
+        self._limits = limits
         self._caller: Caller | None = None
 
     def acting_for(self, caller: Caller) -> Self:
-        """The files as they are for a caller: others are not found, and uploads are audited."""
+        """The files as they are for a caller: others are not found, and changes are audited."""
         acting = copy(self)
         acting._caller = caller
         return acting
 
-    def prepare(self) -> None:
-        """Create the folders, and remove what uploads of a service that was killed left there."""
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        for path in self._incoming.iterdir():
-            # Another replica may remove it first; a younger one may still be arriving there.
-            with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
-                    path.unlink()
-
     async def add(self, filename: str, content: AsyncIterable[bytes]) -> UploadedFile:
-        """Take in a data set.
+        """Take in a data set; its record is `ready`, or `validating` if there are many rows.
 
         Args:
             filename: Its name on the user's machine; only ever shown.
@@ -76,36 +88,21 @@ class Files:
 
         Raises:
             UploadTooLargeError: If it is larger than accepted.
-            DatasetInvalidError: If a row is not valid, or there is none.
+            DatasetInvalidError: If a row is not valid, or there is none; nothing is kept.
             StorageFullError: If the disk is full.
+            StorageUnavailableError: If the disk refuses for another reason.
         """
-        incoming = await asyncio.to_thread(_IncomingFile, self._incoming / secrets.token_hex(16))
-        try:
-            await self._receive(incoming, content)
-            num_rows = await asyncio.to_thread(_count_rows, incoming.path)
-            sha256 = incoming.digest.hexdigest()
-            await asyncio.to_thread(incoming.path.replace, self._folder / sha256)
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
+        async with self._contents.receive(content, self._limits.max_bytes) as incoming:
+            check = await self._checks.begin(incoming.path)
+            try:
+                await asyncio.wait({check}, timeout=self._limits.wait_s)
+                file = self._new(filename, incoming)
+                if check.done():
+                    return await self._keep_valid(file, incoming, check.result())
+                return await self._keep_unchecked(file, incoming, check)
+            except BaseException:
+                check.cancel()
                 raise
-            raise StorageFullError(
-                "there is no room for this file; remove old files on the server or enlarge its disk"
-            ) from error
-        finally:
-            await asyncio.to_thread(incoming.discard)
-        file = UploadedFile(
-            id=f"file-{secrets.token_hex(8)}",
-            project=self._caller.project if self._caller else DEFAULT_PROJECT,
-            filename=_display_name(filename),
-            size_bytes=incoming.size_bytes,
-            sha256=sha256,
-            num_rows=num_rows,
-            created_at=utc_now(),
-        )
-        async with self._database.writing() as session:
-            session.add(file)
-            record(session, self._caller, "file.create", file.id, file.project)
-        return file
 
     async def get(self, file_id: str) -> UploadedFile:
         """The record of a data set.
@@ -114,19 +111,17 @@ class Files:
             DataFileNotFoundError: If there is none.
         """
         async with self._database.reading() as session:
-            file = await session.get(UploadedFile, file_id)
-        if file is None or visible_project(self._caller) not in {None, file.project}:
-            raise DataFileNotFoundError(f"there is no file {file_id!r}; GET /v1/files lists them")
-        return file
+            return await self._find(session, file_id)
 
     async def page(
-        self, limit: int, after: str | None = None
+        self, limit: int, after: str | None = None, status: FileStatus | None = None
     ) -> tuple[Sequence[UploadedFile], bool]:
         """Data sets, newest first, and whether there are more.
 
         Args:
             limit: Most records that are returned.
             after: Id of the last file of the page before.
+            status: Files that stand there alone.
 
         Raises:
             DataFileNotFoundError: If `after` is no file.
@@ -135,72 +130,139 @@ class Files:
         query = newest_first(UploadedFile, limit, last)
         if (project := visible_project(self._caller)) is not None:
             query = query.where(UploadedFile.project == project)
+        if status is not None:
+            query = query.where(UploadedFile.status == status)
         async with self._database.reading() as session:
             files = (await session.scalars(query)).all()
         return files[:limit], len(files) > limit
+
+    async def open(self, file_id: str) -> tuple[UploadedFile, BinaryIO]:
+        """The record of a data set and its bytes; close them.
+
+        Raises:
+            DataFileNotFoundError: If there is none.
+            FileContentGoneError: If the bytes are no longer there.
+            StorageUnavailableError: If the disk refuses.
+        """
+        file = await self.get(file_id)
+        if file.status is FileStatus.INVALID:
+            raise FileContentGoneError(
+                f"{file.id} is not valid, and its bytes were not kept: {file.problem}"
+            )
+        content = await self._contents.open(file.sha256, file.size_bytes)
+        if content is None:
+            raise FileContentGoneError(_gone(file))
+        return file, content
+
+    async def delete(self, file_id: str) -> None:
+        """Remove a data set, and its bytes if no other record shares them.
+
+        Raises:
+            DataFileNotFoundError: If there is none.
+            FileInUseError: If a job that has not ended names it.
+        """
+        async with self._database.writing() as session:
+            # A submission holds the row, too, so that one of the two comes first.
+            file = await self._find(session, file_id, lock=True)
+            await self._require_unused(session, file)
+            await session.delete(file)
+            record(session, self._caller, "file.delete", file.id, file.project)
+            leftover = self._contents.condemn(session, file.sha256)
+        await self._contents.clear(leftover)
 
     async def refs(self, file_ids: Iterable[str]) -> dict[str, FileRef]:
         """Where drivers find files.
 
         Raises:
-            MissingFileError: If the bytes of one are no longer there.
+            MissingFileError: If one is not valid, or its bytes are no longer there.
+            FileNotReadyError: If one is still being validated.
         """
         return {file_id: await self._ref(await self.get(file_id)) for file_id in file_ids}
 
+    def _new(self, filename: str, incoming: IncomingFile) -> UploadedFile:
+        return UploadedFile(
+            id=f"file-{secrets.token_hex(8)}",
+            project=self._caller.project if self._caller else DEFAULT_PROJECT,
+            filename=_display_name(filename),
+            size_bytes=incoming.size_bytes,
+            sha256=incoming.sha256,
+            status=FileStatus.VALIDATING,
+            created_at=utc_now(),
+        )
+
+    async def _keep_valid(
+        self, file: UploadedFile, incoming: IncomingFile, verdict: Verdict
+    ) -> UploadedFile:
+        if verdict.problem is not None:
+            raise DatasetInvalidError(verdict.problem, verdict.errors)
+        file.status, file.num_rows = FileStatus.READY, verdict.num_rows
+        await self._keep(file, incoming)
+        return file
+
+    async def _keep_unchecked(
+        self, file: UploadedFile, incoming: IncomingFile, check: asyncio.Task[Verdict]
+    ) -> UploadedFile:
+        lease = self._validation.lease(file.id)
+        await lease.acquire()
+        await self._keep(file, incoming)
+        self._validation.carry_on(file.id, lease, check)
+        return file
+
+    async def _keep(self, file: UploadedFile, incoming: IncomingFile) -> None:
+        def note(session: AsyncSession) -> None:
+            record(session, self._caller, "file.create", file.id, file.project)
+
+        await self._contents.keep(incoming, file, note)
+
+    async def _find(self, session: AsyncSession, file_id: str, lock: bool = False) -> UploadedFile:
+        file = await session.get(UploadedFile, file_id, with_for_update=lock)
+        if file is None or visible_project(self._caller) not in {None, file.project}:
+            raise DataFileNotFoundError(f"there is no file {file_id!r}; GET /v1/files lists them")
+        return file
+
+    async def _require_unused(self, session: AsyncSession, file: UploadedFile) -> None:
+        names_it = and_(
+            Job.id.in_(select(JobFile.job_id).where(JobFile.file_id == file.id)),
+            Job.status.in_(_UNENDED),
+        )
+        total = await session.scalar(select(func.count()).select_from(Job).where(names_it))
+        if not total:
+            return
+        shown = select(Job.id).where(names_it, *self._visible_jobs())
+        oldest = shown.order_by(Job.created_at, Job.id).limit(_MAX_NAMED_JOBS)
+        named = (await session.scalars(oldest)).all()
+        others = f"{total - len(named)} more" if named else f"{total} of another project"
+        jobs = ", ".join([*named, *([others] if total > len(named) else [])])
+        raise FileInUseError(
+            f"{file.id} is in use by jobs that have not ended: {jobs}; wait for their end, or "
+            "cancel them, and delete it then"
+        )
+
+    def _visible_jobs(self) -> list[ColumnElement[bool]]:
+        project = visible_project(self._caller)
+        return [] if project is None else [Job.project == project]
+
     async def _ref(self, file: UploadedFile) -> FileRef:
-        path = self._folder / file.sha256
-        if await asyncio.to_thread(_size_of, path) != file.size_bytes:
+        if file.status is FileStatus.INVALID:
             raise MissingFileError(
-                f"{file.id} is no longer in the storage of uploaded files, or is damaged; "
-                "upload it again and submit a new job"
+                f"{file.id} ({file.filename}) is not valid: {file.problem}; correct it, upload it "
+                "again and submit a new job"
             )
+        if file.num_rows is None:
+            raise FileNotReadyError(
+                f"the rows of {file.id} are still being validated; try again once GET "
+                f"/v1/files/{file.id} answers that it is ready"
+            )
+        path = self._contents.path(file.sha256)
+        if await asyncio.to_thread(_size_of, path) != file.size_bytes:
+            raise MissingFileError(f"{_gone(file)} and submit a new job")
         return FileRef(uri=str(path), sha256=file.sha256, num_rows=file.num_rows)
 
-    async def _receive(self, incoming: "_IncomingFile", content: AsyncIterable[bytes]) -> None:
-        async for chunk in content:
-            if incoming.size_bytes + len(chunk) > self._max_bytes:
-                raise UploadTooLargeError(
-                    f"the file has more than {self._max_bytes} bytes, the most this service "
-                    "accepts; compress it with gzip or split it"
-                )
-            await asyncio.to_thread(incoming.write, chunk)
-        await asyncio.to_thread(incoming.seal)
 
-
-class _IncomingFile:
-    """A file that is being written; its methods block."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size_bytes = 0
-        self.digest = hashlib.sha256()
-        self._file = path.open("xb")
-
-    def write(self, chunk: bytes) -> None:
-        self._file.write(chunk)
-        self.digest.update(chunk)
-        self.size_bytes += len(chunk)
-
-    def seal(self) -> None:
-        """Get everything on the disk, so that a power cut leaves no half file behind a record."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-    def discard(self) -> None:
-        """Remove the file, unless it was renamed in the meantime."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
-
-
-def _count_rows(path: Path) -> int:
-    try:
-        return sum(1 for _ in iter_rows(path, parse_either_row))
-    except RowError as error:
-        raise DatasetInvalidError(
-            str(error),
-            [FieldError(field=error.field or "row", line=error.line, message=error.problem)],
-        ) from error
+def _gone(file: UploadedFile) -> str:
+    return (
+        f"{file.id} is no longer in the storage of uploaded files, or is damaged; upload it again"
+    )
 
 
 def _size_of(path: Path) -> int | None:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.specs import JobSpec
 from service.audit import record
-from service.boundaries import RunRef
+from service.boundaries import Registry, RunRef
 from service.callers import DEFAULT_PROJECT, Caller, visible_project
 from service.database import Database
 from service.errors import (
@@ -28,18 +28,34 @@ from service.errors import (
     JobNotPausableError,
     JobNotPausedError,
 )
+from service.file_states import FileStatus
 from service.job_filters import JobFilter
+from service.model_names import (
+    claim_models,
+    require_models,
+    require_new_to_mlflow,
+    require_writable,
+)
 from service.paging import newest_first
 from service.preconditions import require_match
 from service.queue_order import next_in_line
 from service.states import JobStatus, require_transition
 from service.submission import KeyedRequest, add_job, find_answered, new_job, require_files
-from service.tables import Job, JobEvent, utc_now
+from service.tables import Job, JobEvent, JobFile, UploadedFile, utc_now
 
 _ALL = JobFilter()
 _STOPPING = [status for status in JobStatus if status.is_stopping]
 _JOB_ID = re.compile(r"job-[0-9a-f]{16}")
-_UNCLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt == Job.paused_attempt)
+_WAITING_FOR_FILES = (
+    select(JobFile.job_id)
+    .join(UploadedFile, UploadedFile.id == JobFile.file_id)
+    .where(UploadedFile.status == FileStatus.VALIDATING)
+)
+_UNCLAIMED = and_(
+    Job.status == JobStatus.QUEUED,
+    Job.attempt == Job.paused_attempt,
+    Job.id.not_in(_WAITING_FOR_FILES),
+)
 _CLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt > Job.paused_attempt)
 _UNSUBMITTED = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_(None))
 
@@ -58,10 +74,19 @@ class JobWatcher(Protocol):
 
 
 class Jobs:
-    """The jobs of one database; those that `acting_for` answers are one caller's alone."""
+    """The jobs of one database; those that `acting_for` answers are one caller's alone.
 
-    def __init__(self, database: Database, watcher: JobWatcher | None = None) -> None:
+    Args:
+        database: Where they are.
+        registry: Knows which names of models are taken.
+        watcher: Told what becomes of jobs.
+    """
+
+    def __init__(
+        self, database: Database, registry: Registry, watcher: JobWatcher | None = None
+    ) -> None:
         self._database = database
+        self._registry = registry
         self._watcher = watcher
         self._caller: Caller | None = None
 
@@ -80,7 +105,12 @@ class Jobs:
 
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
+            DatasetInvalidError: If the spec names a file that is not valid.
+            ModelNameTakenError: If it would write to a model of another project.
+            ModelNotFoundError: If it names a model of another project.
+            SpecInvalidError: If it names a model in a form that cannot be read.
         """
+        await require_new_to_mlflow(self._database, self._registry, spec, self._caller)
         job = new_job(spec, self._project, rerun_of, request=None)
         async with self._database.writing() as session:
             await self._queue(session, job, spec)
@@ -102,8 +132,13 @@ class Jobs:
 
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
+            DatasetInvalidError: If the spec names a file that is not valid.
             IdempotencyKeyReusedError: If a request for something else had the same key.
+            ModelNameTakenError: If it would write to a model of another project.
+            ModelNotFoundError: If it names a model of another project.
+            SpecInvalidError: If it names a model in a form that cannot be read.
         """
+        await require_new_to_mlflow(self._database, self._registry, spec, self._caller)
         try:
             async with self._database.writing() as session:
                 if (earlier := await find_answered(session, self._project, request)) is not None:
@@ -119,14 +154,21 @@ class Jobs:
                 raise
             return earlier, True
 
-    async def require_files(self, spec: JobSpec) -> None:
+    async def require_sound(self, spec: JobSpec) -> None:
         """Refuse a spec that could not be queued.
 
         Raises:
             DataFileNotFoundError: If the spec names a file that was not uploaded.
+            DatasetInvalidError: If the spec names a file that is not valid.
+            ModelNameTakenError: If it would write to a model of another project.
+            ModelNotFoundError: If it names a model of another project.
+            SpecInvalidError: If it names a model in a form that cannot be read.
         """
+        await require_new_to_mlflow(self._database, self._registry, spec, self._caller)
         async with self._database.reading() as session:
             await require_files(session, spec, self._caller)
+            await require_models(session, spec, self._caller)
+            await require_writable(session, spec, self._caller)
 
     async def get(self, job_id: str) -> Job:
         """A job as it stands.
@@ -374,9 +416,14 @@ class Jobs:
             self._watcher.ended(job)
 
     async def _queue(self, session: AsyncSession, job: Job, spec: JobSpec) -> None:
-        await require_files(session, spec, self._caller)
+        files = await require_files(session, spec, self._caller, lock=True)
+        await require_models(session, spec, self._caller)
+        await claim_models(session, spec, job.project, self._caller)
         await add_job(session, job, spec)
         session.add(_status_event(job, previous=None, reason=None))
+        if unready := [file.id for file in files if file.status is FileStatus.VALIDATING]:
+            text = f"waits until the rows of {', '.join(sorted(unready))} are validated"
+            session.add(_event(job, "message", {"level": "info", "text": text}))
         record(session, self._caller, "job.submit", job.id, job.project)
 
     @property

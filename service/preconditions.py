@@ -1,4 +1,4 @@
-"""Which state of a job a client has seen, and whether that is still the current one."""
+"""Which state of something a client has seen, and whether that is still the current one."""
 
 import re
 
@@ -24,10 +24,20 @@ def require_match(job: Job, if_match: str | None) -> None:
     Raises:
         PreconditionFailedError: If the job has another ETag.
     """
-    if if_match is None or if_match.strip() == "*":
-        return
-    if etag(job) not in _ETAG.findall(if_match):
+    if if_match is not None and not matches(etag(job), if_match):
         raise PreconditionFailedError(
             f"{job.id} has changed: its ETag is {etag(job)}, and If-Match is {if_match}; "
             "read the job again and decide anew"
         )
+
+
+def matches(current: str | None, wanted: str) -> bool:
+    """Whether a header names the current state.
+
+    Args:
+        current: ETag of what is there; None if there is nothing.
+        wanted: ETags, or "*" for whatever is there.
+    """
+    if wanted.strip() == "*":
+        return current is not None
+    return current in _ETAG.findall(wanted)

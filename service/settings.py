@@ -120,6 +120,13 @@ class ServiceSettings(BaseSettings):
     max_upload_bytes: PositiveInt = 2 * 1024**3
     """Largest data set accepted by POST /v1/files."""
 
+    upload_wait_s: float = Field(10.0, ge=0)
+    """Seconds that POST /v1/files waits for the validation of the rows; one that takes longer is
+    answered as `validating` and carried on."""
+
+    max_validations: PositiveInt = 2
+    """Large data sets that this process validates at a time, each in a child of its own."""
+
     @field_validator("ray_address", "ray_dashboard_url", "mlflow_tracking_uri", "mlflow_ui_url")
     @classmethod
     def _url_holds_no_secret(cls, url: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,9 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.specs import JobSpec, file_ids
 from service.callers import Caller, visible_project
-from service.errors import DataFileNotFoundError, FieldError, IdempotencyKeyReusedError
+from service.errors import (
+    DataFileNotFoundError,
+    DatasetInvalidError,
+    FieldError,
+    IdempotencyKeyReusedError,
+)
 from service.states import JobStatus
-from service.tables import Job, JobFact, JobTag, UploadedFile, utc_now
+from service.tables import Job, JobFact, JobFile, JobTag, UploadedFile, utc_now
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,9 @@ async def add_job(session: AsyncSession, job: Job, spec: JobSpec) -> None:
     session.add_all(
         JobFact(job_id=job.id, key=key, value=value) for key, value in spec.metadata.items()
     )
+    session.add_all(
+        JobFile(job_id=job.id, file_id=file_id) for file_id in set(file_ids(spec).values())
+    )
 
 
 async def find_answered(session: AsyncSession, project: str, request: KeyedRequest) -> Job | None:
@@ -80,25 +89,56 @@ async def find_answered(session: AsyncSession, project: str, request: KeyedReque
     return job
 
 
-async def require_files(session: AsyncSession, spec: JobSpec, caller: Caller | None) -> None:
-    """Refuse a spec that names a file that was not uploaded, or is not the caller's.
+async def require_files(
+    session: AsyncSession, spec: JobSpec, caller: Caller | None, lock: bool = False
+) -> list[UploadedFile]:
+    """Refuse a spec that names a file that was not uploaded, is not the caller's, or is not valid.
+
+    Args:
+        session: Where the files are.
+        spec: Names them.
+        caller: Whose they have to be.
+        lock: Whether to keep them from being deleted until the transaction ends.
+
+    Returns:
+        The files that are named.
 
     Raises:
-        DataFileNotFoundError: If it does.
+        DataFileNotFoundError: If one is not there.
+        DatasetInvalidError: If one is not valid.
     """
     named = file_ids(spec)
-    query = select(UploadedFile.id).where(UploadedFile.id.in_(named.values()))
+    query = select(UploadedFile).where(UploadedFile.id.in_(named.values()))
     if (project := visible_project(caller)) is not None:
         query = query.where(UploadedFile.project == project)
-    known = set((await session.scalars(query)).all())
-    missing = [
-        FieldError(field=field, value=file_id, message="no file with this id was uploaded")
-        for field, file_id in named.items()
-        if file_id not in known
-    ]
-    if missing:
-        fields = " and ".join(error.field for error in missing)
-        raise DataFileNotFoundError(
-            f"{fields}: no such file; upload it with POST /v1/files and use the id it answers",
-            missing,
-        )
+    if lock:
+        query = query.with_for_update(read=True, key_share=True)
+    files = {file.id: file for file in await session.scalars(query)}
+    if missing := {field: name for field, name in named.items() if name not in files}:
+        raise _not_found(missing)
+    if invalid := {field: files[name] for field, name in named.items() if files[name].problem}:
+        raise _not_valid(invalid)
+    return list(files.values())
+
+
+def _not_found(missing: Mapping[str, str]) -> DataFileNotFoundError:
+    return DataFileNotFoundError(
+        f"{' and '.join(missing)}: no such file; upload it with POST /v1/files and use the id it "
+        "answers",
+        [
+            FieldError(field=field, value=file_id, message="no file with this id was uploaded")
+            for field, file_id in missing.items()
+        ],
+    )
+
+
+def _not_valid(invalid: Mapping[str, UploadedFile]) -> DatasetInvalidError:
+    field, file = next(iter(invalid.items()))
+    return DatasetInvalidError(
+        f"{field}: {file.id} ({file.filename}) is not valid: {file.problem}; correct it, upload it "
+        "again and use the new id",
+        [
+            FieldError(field=field, value=file.id, message=file.problem or "is not valid")
+            for field, file in invalid.items()
+        ],
+    )

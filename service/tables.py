@@ -1,4 +1,4 @@
-"""What the control plane keeps: jobs, events, files, API keys, the audit log, and who leads.
+"""What the control plane keeps: jobs, events, files, whose models are, API keys, audit log, leases.
 
 The types hold on SQLite and on PostgreSQL; `migrations/` builds the same tables.
 """
@@ -23,6 +23,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.callers import DEFAULT_PROJECT
+from service.file_states import FileStatus
 from service.states import JobStatus
 
 
@@ -67,6 +68,9 @@ class Base(DeclarativeBase):
         dict[str, Any]: Document,
         JobStatus: Enum(
             JobStatus, native_enum=False, length=16, values_callable=lambda kind: list(kind)
+        ),
+        FileStatus: Enum(
+            FileStatus, native_enum=False, length=16, values_callable=lambda kind: list(kind)
         ),
     }
 
@@ -193,6 +197,16 @@ class JobFact(Base):
     value: Mapped[str] = mapped_column(String(512))
 
 
+class JobFile(Base):
+    """An uploaded file that a job's spec names; the record of the file may be gone by now."""
+
+    __tablename__ = "job_files"
+    __table_args__ = (Index(None, "file_id", "job_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    file_id: Mapped[str] = mapped_column(String(21), primary_key=True)
+
+
 class JobEvent(Base):
     """Something that happened to a job; clients replay these in the order of their ids."""
 
@@ -207,12 +221,14 @@ class JobEvent(Base):
 
 
 class UploadedFile(Base):
-    """A validated data set; several may share one stored content."""
+    """A data set; several may share one stored content."""
 
     __tablename__ = "files"
     __table_args__ = (
         Index(None, "created_at", "id"),
         Index(None, "project", "created_at", "id"),
+        Index(None, "status", "created_at", "id"),
+        Index(None, "sha256"),
     )
 
     id: Mapped[str] = mapped_column(String(21), primary_key=True)
@@ -222,7 +238,47 @@ class UploadedFile(Base):
     filename: Mapped[str] = mapped_column(String(255))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
-    num_rows: Mapped[int] = mapped_column(BigInteger)
+    num_rows: Mapped[int | None] = mapped_column(BigInteger)
+    """Empty until every row is validated."""
+
+    status: Mapped[FileStatus]
+    fault: Mapped[dict[str, Any] | None]
+    """Why it is invalid: `problem`, a sentence, and `errors`, the row at fault."""
+
+    created_at: Mapped[datetime]
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is invalid, in a sentence."""
+        return str(self.fault["problem"]) if self.fault else None
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """The row that is not valid, as `service.errors.FieldError` has it."""
+        return list(self.fault["errors"]) if self.fault else []
+
+
+class Leftover(Base):
+    """Bytes of files that may lie in storage without a record; noted before that can happen."""
+
+    __tablename__ = "file_leftovers"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+class ModelName(Base):
+    """Whose a registered model is, which MLflow cannot tell; the first job that writes it decides.
+
+    A model that has no row here is the default project's.
+    """
+
+    __tablename__ = "model_names"
+    __table_args__ = (Index(None, "project", "name"),)
+
+    name: Mapped[str] = mapped_column(String(256), primary_key=True)
+    project: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime]
 
 

@@ -1,62 +1,43 @@
-"""The MLflow server through its client, in threads.
+"""The runs of the MLflow server.
 
-Only this file, and `service.metric_histories` for it, talk to MLflow.
+Beside `service.model_registry` and `service.metric_histories` all that talks to MLflow.
 """
 
-import asyncio
 import logging
-import os
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
 from jobs.tickets import RunTag
 from service.boundaries import NO_TAGS, Artifact, History, RunRef, RunReport, RunStatus
-from service.errors import MlflowUnavailableError, RefusedError, root_cause
 from service.metric_histories import MetricHistories
+from service.mlflow_server import MlflowServer, moment
 
 logger = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
-_TIMEOUT_S = 10
 _PARAMS_PER_BATCH = 100
 _RUNS_PER_PAGE = 1000
 _MAX_PARAM_LENGTH = 6000
-_LASTING_ERRORS = {
-    "BAD_REQUEST",
-    "INVALID_PARAMETER_VALUE",
-    "INVALID_STATE",
-    "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST",
-}
-"""MLflow's words for what is wrong with a request; all others are trouble of the server's."""
 
 
 class MlflowRuns:
-    """The runs of one experiment on one MLflow server.
+    """The runs of one experiment.
 
     Args:
-        tracking_uri: Of the server; credentials come from MLFLOW_TRACKING_USERNAME and the like.
+        server: Where they are.
         experiment: Name of the experiment, made on first use.
     """
 
-    def __init__(self, tracking_uri: str, experiment: str) -> None:
-        # MLflow reads these from the environment alone. No retry: a request whose answer got
-        # lost would be sent again and open a second run; the control loop looks before it repeats.
-        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_TIMEOUT_S))
-        self._uri = tracking_uri
+    def __init__(self, server: MlflowServer, experiment: str) -> None:
         self._experiment = experiment
-        self._client = MlflowClient(tracking_uri=tracking_uri)
-        self._histories = MetricHistories(tracking_uri)
+        self._client = server.client
+        self._call = server.call
+        self._histories = MetricHistories(server.uri)
 
     async def ping(self) -> None:
         """Ask for one experiment, which takes the server's database and its login."""
@@ -225,21 +206,6 @@ class MlflowRuns:
             self._client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)
 
-    async def _call(self, request: Callable[[], _T]) -> _T:
-        try:
-            return await asyncio.to_thread(request)
-        except MlflowException as error:
-            if error.error_code in _LASTING_ERRORS:
-                raise RefusedError(f"MLflow refused: {root_cause(error)}") from error
-            raise self._unavailable(error) from error
-        except OSError as error:  # artifact stores raise requests' errors, which are OSErrors
-            raise self._unavailable(error) from error
-
-    def _unavailable(self, error: Exception) -> MlflowUnavailableError:
-        return MlflowUnavailableError(
-            f"MLflow at {self._uri} is out of reach ({root_cause(error)}); jobs wait for it"
-        )
-
 
 def _report(run: Run) -> RunReport:
     status = RunStatus(run.info.status)
@@ -250,14 +216,10 @@ def _report(run: Run) -> RunReport:
         status=status,
         tags=run.data.tags,
         metrics=run.data.metrics,
-        started_at=_moment(run.info.start_time),
-        ended_at=_moment(ended_ms),
+        started_at=moment(run.info.start_time),
+        ended_at=moment(ended_ms),
         seconds_since_end=max(0.0, time.time() - ended_ms / 1000) if ended_ms else 0.0,
     )
-
-
-def _moment(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _log_path(attempt: int) -> str:

@@ -46,11 +46,11 @@ async def list_artifacts(
 
 
 @router.get(
-    "/{path:path}",
+    "/{file_path:path}",
     response_class=Response,
     responses=_FILE | problems(*_REFUSALS, ArtifactNotFoundError, StorageFullError),
 )
-async def read_artifact(job_id: str, path: str, artifacts: ArtifactsPart) -> Response:
+async def read_artifact(job_id: str, file_path: str, artifacts: ArtifactsPart) -> Response:
     """Download one of the files that are listed; parts of it by the header `Range`."""
-    lent = await artifacts.fetch(job_id, path)
+    lent = await artifacts.fetch(job_id, file_path)
     return LentFileResponse(lent.path, lent.lease)

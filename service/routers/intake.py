@@ -11,10 +11,15 @@ from service.answers import DryRunRead, JobRead
 from service.dependencies import DryRunsPart, JobsPart, ViewsPart
 from service.errors import (
     DataFileNotFoundError,
+    DatasetInvalidError,
     DryRunsBusyError,
     DryRunTimeoutError,
+    FileNotReadyError,
     IdempotencyKeyReusedError,
     JobWouldFailError,
+    MlflowUnavailableError,
+    ModelNameTakenError,
+    ModelNotFoundError,
     ProblemError,
     RayUnavailableError,
     RequestTooLargeError,
@@ -50,12 +55,17 @@ def submission_answers(*more: type[ProblemError]) -> dict[int | str, dict[str, A
     """What routes that take specs say of their answers, with problems that are theirs alone."""
     return _ANSWERS | problems(
         DataFileNotFoundError,
+        DatasetInvalidError,
+        FileNotReadyError,
+        ModelNotFoundError,
+        ModelNameTakenError,
         RequestTooLargeError,
         SpecInvalidError,
         IdempotencyKeyReusedError,
         JobWouldFailError,
         DryRunsBusyError,
         RayUnavailableError,
+        MlflowUnavailableError,
         DryRunTimeoutError,
         *more,
     )

@@ -13,6 +13,7 @@ from deploy.home import StackPorts
 from deploy.local import LocalStack
 from service import metric_histories
 from service.metric_histories import MetricHistories
+from service.mlflow_server import MlflowServer
 from service.tracking import MlflowRuns
 from tests.unit.service.stage import Stage, make_settings
 
@@ -42,7 +43,7 @@ def client(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 @pytest.fixture
 async def stage(stack: LocalStack, client: MlflowClient, tmp_path: Path) -> AsyncIterator[Stage]:
     stage = Stage(make_settings(tmp_path))
-    stage.mlflow = MlflowRuns(stack.mlflow_url, "hyplora")  # type: ignore[assignment]
+    stage.mlflow = MlflowRuns(MlflowServer(stack.mlflow_url), "hyplora")  # type: ignore[assignment]
     async with stage:
         yield stage
 

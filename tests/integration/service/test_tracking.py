@@ -12,6 +12,7 @@ from jobs.tickets import RunTag
 from service import tracking
 from service.boundaries import RunStatus
 from service.errors import MlflowUnavailableError, RefusedError
+from service.mlflow_server import MlflowServer
 from service.tracking import MlflowRuns
 
 pytestmark = pytest.mark.integration
@@ -37,7 +38,7 @@ def runs(uri: str, monkeypatch: pytest.MonkeyPatch) -> MlflowRuns:
     # What the constructor puts into the environment is for the service's process alone.
     for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
         monkeypatch.setenv(name, "1")
-    return MlflowRuns(uri, EXPERIMENT)
+    return MlflowRuns(MlflowServer(uri), EXPERIMENT)
 
 
 async def test_a_run_is_found_by_its_job_and_by_its_id(runs: MlflowRuns) -> None:
@@ -202,7 +203,7 @@ async def test_an_experiment_is_made_on_first_use_and_restored_when_it_was_delet
     uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    runs = MlflowRuns(uri, "another")
+    runs = MlflowRuns(MlflowServer(uri), "another")
     assert await runs.find("job-8") is None
 
     ref = await runs.create("job-8", "sums", "")
@@ -224,7 +225,7 @@ async def test_what_mlflow_will_always_refuse_is_told_from_an_outage(runs: Mlflo
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    runs = MlflowRuns("http://127.0.0.1:9", EXPERIMENT)
+    runs = MlflowRuns(MlflowServer("http://127.0.0.1:9"), EXPERIMENT)
 
     for call in (runs.ping(), runs.find("job-1"), runs.read("run"), runs.save_log("run", 1, "x")):
         with pytest.raises(MlflowUnavailableError, match="Connection refused"):

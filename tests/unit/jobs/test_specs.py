@@ -60,6 +60,8 @@ def test_an_adapter_without_a_method_is_hyplora_and_lora_is_asked_for_by_name() 
         ({"resources": {"cpus_per_worker": -1}}, "resources.cpus_per_worker"),
         ({"registry": {"alias": "latest"}}, "registry.alias"),
         ({"registry": {"alias": "v3"}}, "registry.alias"),
+        ({"registry": {"alias": "Latest"}}, "registry.alias"),
+        ({"registry": {"alias": "best.one"}}, "registry.alias"),
         ({"registry": {"model_name": "a/b"}}, "registry.model_name"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

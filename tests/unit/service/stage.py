@@ -16,6 +16,7 @@ from service.dependencies import Parts
 from service.key_tokens import KeyToken, hash_secret
 from service.settings import ServiceSettings
 from service.tables import ApiKey, utc_now
+from tests.unit.service.fake_registry import FakeRegistry
 from tests.unit.service.fakes import FakeMlflow, FakeRay, Fault
 
 KEY = KeyToken("key-0123456789abcdef", "A" * 43)
@@ -38,6 +39,7 @@ class Stage:
         self.fault = Fault()
         self.ray = FakeRay(self.fault)
         self.mlflow = FakeMlflow(self.fault)
+        self.registry = FakeRegistry()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -53,9 +55,11 @@ class Stage:
 
     async def start(self) -> None:
         """Begin a service process; its control loop turns only by `work`."""
-        self.app = create_app(self.settings, drivers=self.ray, runs=self.mlflow)
+        self.app = create_app(
+            self.settings, drivers=self.ray, runs=self.mlflow, registry=self.registry
+        )
         self.parts: Parts = self.app.state.parts
-        self.parts.files.prepare()
+        self.parts.contents.prepare()
         await self.parts.database.upgrade()
         await self.admit(KEY, Scope.ADMIN)
         self.client = httpx.AsyncClient(
@@ -85,6 +89,7 @@ class Stage:
     async def stop(self) -> None:
         """End the service process."""
         await self.client.aclose()
+        await self.parts.validation.stop()
         await self.parts.database.close()
 
     async def restart(self) -> None:

@@ -124,7 +124,7 @@ async def test_a_path_that_could_lead_elsewhere_is_refused(stage: Stage, path: s
     response = await stage.client.get(f"/v1/jobs/{job_id}/artifacts/{path}")
 
     assert (response.status_code, response.json()["code"]) == (422, "request-invalid")
-    assert response.json()["errors"][0]["field"] == "path"
+    assert response.json()["errors"][0]["field"] == "file_path"
 
 
 @pytest.mark.parametrize("path", ["secret.txt", "another/secret.txt", "logs", "logs/none", "job"])

@@ -11,6 +11,7 @@ from service.events import Events
 from service.lifecycle import Jobs
 from service.states import JobStatus
 from service.tables import ApiKey, AuditEntry, Job, JobEvent, LeaseRow, UploadedFile, utc_now
+from tests.unit.service.fake_registry import FakeRegistry
 
 ON_BOTH_DATABASES = True
 
@@ -170,12 +171,12 @@ async def test_events_that_two_replicas_write_at_once_are_followed_in_order_and_
 
     async def write(replica: Database, name: str) -> None:
         for step in range(20):
-            await Jobs(replica).note_progress(job.id, {"step": f"{name}{step}"})
+            await Jobs(replica, FakeRegistry()).note_progress(job.id, {"step": f"{name}{step}"})
 
     async def write_all() -> None:
         names = ["a", "b", "c", "d"]
         await asyncio.gather(*(write(replicas[i % 2], name) for i, name in enumerate(names)))
-        await Jobs(database).end(job.id, JobStatus.SUCCEEDED)
+        await Jobs(database, FakeRegistry()).end(job.id, JobStatus.SUCCEEDED)
 
     async def follow() -> list[JobEvent]:
         return [event async for event in Events(replicas[1], 0.01).follow(job.id, 0)]

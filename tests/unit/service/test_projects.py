@@ -16,9 +16,12 @@ STRANGER = KeyToken("key-00000000000000bb", "S" * 43)
 STRANGER_HEADERS = {"Authorization": f"Bearer {STRANGER.text}"}
 
 FOR_ADMINISTRATORS = ("/v1/keys", "/v1/audit")
-OF_NOBODY = {("GET", "/v1/info")}
+OF_NOBODY = {("GET", "/v1/info"), ("GET", "/v1/capabilities")}
 MAKING_OWN = {("POST", "/v1/jobs"), ("POST", "/v1/files")}
 """Routes that make something of the caller's own; each has a test below."""
+BODIES = {("PUT", "/v1/models/{model_name}/aliases/{alias}"): {"version": 1}}
+"""Bodies of changes that need one; others have none, or may be empty."""
+NOT_FOUND = {"job-not-found", "file-not-found", "model-not-found"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Owned:
     file_id: str
     trial_id: str = "trial-0001"
     name: str = "report.json"
+    file_path: str = "job.json"
+    model_name: str = "sums"
+    version: str = "1"
+    alias: str = "champion"
 
     def path(self, template: str) -> str:
         return template.format_map(vars(self))
@@ -46,7 +53,7 @@ def asking_as(stage: Stage, token: KeyToken) -> Iterator[None]:
 
 @pytest.fixture
 async def owned(stage: Stage) -> Owned:
-    """A search with a trial and a report, and its rows."""
+    """A search with a trial, a report and a registered adapter, and its rows."""
     await stage.admit(OWNER, Scope.SUBMIT, project="ours")
     await stage.admit(STRANGER, Scope.SUBMIT, project="theirs")
     with asking_as(stage, OWNER):
@@ -59,6 +66,8 @@ async def owned(stage: Stage) -> Owned:
     )
     for name in ("report.json", "report.md"):
         stage.mlflow.files[run_id, f"search/{name}"] = b"{}"
+    stage.mlflow.files[run_id, "job.json"] = b"{}"
+    stage.registry.register("sums", alias="champion", run_id=run_id)
     return Owned(job_id, spec["data"]["train"])
 
 
@@ -80,14 +89,14 @@ async def test_every_route_hides_what_belongs_to_another_project(
     for method, template in await routes(stage):
         if (method, template) in OF_NOBODY | MAKING_OWN:
             continue
-        body = None if method == "GET" else {}
+        body = None if method == "GET" else BODIES.get((method, template), {})
         response = await stage.client.request(
             method, owned.path(template), json=body, headers=STRANGER_HEADERS
         )
 
         if "{" in template:
             assert response.status_code == 404, (method, template, response.text)
-            assert response.json()["code"] in {"job-not-found", "file-not-found"}, template
+            assert response.json()["code"] in NOT_FOUND, template
         else:
             assert response.json()["data"] == [], (method, template)
 
@@ -99,19 +108,21 @@ async def test_every_route_shows_its_owner_what_it_hides_from_others(
 ) -> None:
     with asking_as(stage, OWNER):
         for method, template in await routes(stage):
-            body = None if method == "GET" else {}
+            body = None if method == "GET" else BODIES.get((method, template), {})
             response = await stage.client.request(method, owned.path(template), json=body)
 
             assert response.status_code != 404, (method, template, response.text)
-            if method == "GET" and template in {"/v1/jobs", "/v1/files"}:
+            if method == "GET" and template in {"/v1/jobs", "/v1/files", "/v1/models"}:
                 assert response.json()["data"], template
 
 
-@pytest.mark.parametrize("path", ["/v1/jobs/{job_id}", "/v1/files/{file_id}"])
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs/{job_id}", "/v1/files/{file_id}", "/v1/models/{model_name}"]
+)
 async def test_what_belongs_to_another_project_is_answered_like_what_is_not_there(
     stage: Stage, owned: Owned, path: str
 ) -> None:
-    missing = Owned("job-0000000000000000", "file-0000000000000000")
+    missing = Owned("job-0000000000000000", "file-0000000000000000", model_name="nothing")
 
     foreign = await stage.client.get(owned.path(path), headers=STRANGER_HEADERS)
     unknown = await stage.client.get(missing.path(path), headers=STRANGER_HEADERS)
@@ -156,7 +167,7 @@ async def test_a_job_cannot_train_on_rows_of_another_project(
 async def test_what_a_key_makes_belongs_to_its_project(stage: Stage, owned: Owned) -> None:
     with asking_as(stage, STRANGER):
         file_id = await stage.upload(ROWS)
-        job_id = await stage.submit()
+        job_id = await stage.submit(name="of-theirs")
 
     with asking_as(stage, OWNER):
         assert (await stage.client.get(f"/v1/files/{file_id}")).status_code == 404
