@@ -181,12 +181,14 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs, registry:
     limits = UploadLimits(settings.max_upload_bytes, settings.upload_wait_s)
     all_files = Files(database, contents, checks, validation, limits)
     all_models = Models(database, registry)
+    lease = Lease(database, "control-loop", settings.lease_ttl_s)
+    led_jobs = all_jobs.led_by(lease)
     poll_interval_s = settings.poll_interval_s
     control_loop = ControlLoop(
-        Lease(database, "control-loop", settings.lease_ttl_s),
+        lease,
         settings.lease_ttl_s,
-        Reconciler(settings.max_attempts, all_jobs, drivers, runs),
-        Dispatcher(settings, all_jobs, all_files, drivers, runs),
+        Reconciler(settings.max_attempts, led_jobs, drivers, runs),
+        Dispatcher(settings, led_jobs, all_files, drivers, runs),
         poll_interval_s,
         on_round=counted.round,
     )

@@ -59,7 +59,11 @@ class Drivers(Protocol):
         """Return if the cluster answers."""
 
     async def submit(self, request: DriverRequest) -> None:
-        """Start a driver; an id that is taken already has started, which is as good."""
+        """Start a driver; an id that is taken already has started, which is as good.
+
+        Raises:
+            DriverNotStartedError: If the cluster answers, but met an error of its own.
+        """
 
     async def report(self, submission_id: str) -> DriverReport:
         """How a driver is."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from service.dispatcher import Dispatcher
 from service.errors import UnavailableError
-from service.leases import Lease
+from service.leases import Lease, LeaseLostError
 from service.reconciler import Reconciler
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ControlLoop:
         poll_interval_s: float,
         on_round: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        self._lease = lease
+        self.lease = lease
         self._renewal_interval_s = lease_ttl_s / _RENEWALS_PER_TTL
         self._reconciler = reconciler
         self._dispatcher = dispatcher
@@ -49,7 +49,7 @@ class ControlLoop:
     @property
     def is_acting(self) -> bool:
         """Whether this replica is the one that moves jobs."""
-        return self._lease.is_held
+        return self.lease.is_held
 
     @property
     def lag_s(self) -> float:
@@ -72,7 +72,7 @@ class ControlLoop:
                 tasks.create_task(self._keep_working())
         finally:
             try:
-                await self._lease.release()
+                await self.lease.release()
             except UnavailableError as error:
                 logger.warning("the lease is left to expire: %s", error)
 
@@ -80,6 +80,7 @@ class ControlLoop:
         """One round.
 
         Raises:
+            LeaseLostError: If another replica took over; it goes on from what was done.
             UnavailableError: If Ray or MLflow is away; the round is repeated when it is back.
         """
         began_at = time.monotonic()
@@ -89,13 +90,16 @@ class ControlLoop:
         self._on_round(self._current_at - began_at)
 
     async def _keep_lease(self) -> None:
-        is_away = False
+        is_away = is_leading = False
         while True:
             try:
-                was_held = self._lease.is_held
-                if await self._lease.acquire() and not was_held:
-                    self._current_at = time.monotonic()
+                was_leading, is_leading = is_leading, await self.lease.acquire()
                 is_away = False
+                if is_leading and not was_leading:
+                    self._current_at = time.monotonic()
+                    logger.info("this replica leads")
+                elif was_leading and not is_leading:
+                    logger.warning("another replica leads now; this one stands by")
             except UnavailableError as error:
                 if not is_away:
                     logger.warning("the lease cannot be renewed; trying again: %s", error)
@@ -106,14 +110,19 @@ class ControlLoop:
 
     async def _keep_working(self) -> None:
         while True:
-            if self._lease.is_held:
+            if self.lease.is_held:
                 await self._work_or_back_off()
+            else:
+                self._delay_s = self._poll_interval_s
             await asyncio.sleep(self._delay_s)
 
     async def _work_or_back_off(self) -> None:
         is_first_failure = self._delay_s == self._poll_interval_s
         try:
             await self.work_once()
+        except LeaseLostError as error:
+            logger.warning("%s", error)
+            return
         except UnavailableError as error:
             if is_first_failure:
                 logger.warning("%s", error)

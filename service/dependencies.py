@@ -4,7 +4,7 @@ Parts that hold what belongs to somebody are handed out as they are for the call
 cannot forget to look whose a job or a file is; who has no valid key gets none of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Protocol, Self
 
@@ -82,15 +82,18 @@ class Scoped(Protocol):
         ...
 
 
-def _part(name: str) -> Callable[[Request], object]:
-    def part(request: Request) -> object:
+# Asynchronous, though they wait for nothing: FastAPI calls plain functions in threads.
+
+
+def _part(name: str) -> Callable[[Request], Awaitable[object]]:
+    async def part(request: Request) -> object:
         return getattr(request.app.state.parts, name)
 
     return part
 
 
-def _own_part(name: str) -> Callable[[Request, Caller], object]:
-    def part(request: Request, caller: CallerPart) -> object:
+def _own_part(name: str) -> Callable[[Request, Caller], Awaitable[object]]:
+    async def part(request: Request, caller: CallerPart) -> object:
         shared: Scoped = getattr(request.app.state.parts, name)
         return shared.acting_for(caller)
 

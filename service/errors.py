@@ -2,6 +2,7 @@
 
 ServiceError
 ├── RefusedError                     Ray or MLflow refused what it will refuse again
+├── DriverNotStartedError            Ray answers, but fails to start a driver: try again
 ├── MissingFileError                 the bytes of an uploaded file are gone, or not valid
 └── ProblemError                     has an HTTP status and a stable code
     ├── UnauthorizedError            401 unauthorized
@@ -112,6 +113,10 @@ class ServiceError(Exception):
 
 class RefusedError(ServiceError):
     """Ray or MLflow refused a request that it will refuse again."""
+
+
+class DriverNotStartedError(ServiceError):
+    """Ray answered that it failed to start a driver, which it may be able to in a while."""
 
 
 class MissingFileError(ServiceError):

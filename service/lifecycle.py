@@ -30,6 +30,7 @@ from service.errors import (
 )
 from service.file_states import FileStatus
 from service.job_filters import JobFilter
+from service.leases import Lease
 from service.model_names import (
     claim_models,
     require_models,
@@ -38,7 +39,7 @@ from service.model_names import (
 )
 from service.paging import newest_first
 from service.preconditions import require_match
-from service.queue_order import next_in_line
+from service.queue_order import next_in_line, num_places_left
 from service.states import JobStatus, require_transition
 from service.submission import KeyedRequest, add_job, find_answered, new_job, require_files
 from service.tables import Job, JobEvent, JobFile, UploadedFile, utc_now
@@ -58,6 +59,7 @@ _UNCLAIMED = and_(
 )
 _CLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt > Job.paused_attempt)
 _UNSUBMITTED = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_(None))
+_ON_CLUSTER = or_(Job.status.in_([JobStatus.RUNNING, *_STOPPING]), _CLAIMED)
 
 
 class JobWatcher(Protocol):
@@ -89,12 +91,22 @@ class Jobs:
         self._registry = registry
         self._watcher = watcher
         self._caller: Caller | None = None
+        self._lease: Lease | None = None
 
     def acting_for(self, caller: Caller) -> Self:
         """The jobs as they are for a caller: others are not found, and changes are audited."""
         acting = copy(self)
         acting._caller = caller
         return acting
+
+    def led_by(self, lease: Lease) -> Self:
+        """The jobs as they are for the replica that leads.
+
+        Every change raises `LeaseLostError` once another replica has taken over.
+        """
+        led = copy(self)
+        led._lease = lease
+        return led
 
     async def submit(self, spec: JobSpec, *, rerun_of: str | None = None) -> Job:
         """Queue a job.
@@ -268,24 +280,28 @@ class Jobs:
         Args:
             max_live: Most jobs that may be on the cluster together.
         """
-        on_cluster = or_(Job.status.in_([JobStatus.RUNNING, *_STOPPING]), _CLAIMED)
         async with self._database.reading() as session:
             begun = await _oldest(session, or_(_CLAIMED, _UNSUBMITTED))
-            return [*begun, *await next_in_line(session, _UNCLAIMED, on_cluster, max_live)]
+            return [*begun, *await next_in_line(session, _UNCLAIMED, _ON_CLUSTER, max_live)]
 
-    async def claim(self, job_id: str) -> Job | None:
+    async def claim(self, job_id: str, max_live: int) -> Job | None:
         """Note, before anything is done outside, that the job may now exist there.
 
+        What `awaiting_driver` said may be old: other replicas can have led in the meantime.
+
         Returns:
-            The job with the attempt to submit; None if it no longer waits for a driver.
+            The job with the attempt to submit; None if it no longer waits for a driver, or there
+            is no place for it any more.
         """
-        async with self._locked(job_id) as (_, job):
+        async with self._locked(job_id) as (session, job):
             if job.status not in {JobStatus.QUEUED, JobStatus.RUNNING}:
                 return None
             if job.attempt == job.paused_attempt:
+                if await num_places_left(session, _ON_CLUSTER, max_live) <= 0:
+                    return None
                 job.attempt += 1
                 job.submitted_at = None
-            return job
+            return job if job.submitted_at is None else None
 
     async def note_run(self, job_id: str, run: RunRef) -> Job:
         """Keep the job's MLflow run."""
@@ -294,8 +310,11 @@ class Jobs:
             return job
 
     async def note_submission(self, job_id: str, attempt: int) -> Job:
-        """Note that Ray has an attempt, unless that was given up in the meantime."""
-        async with self._locked(job_id) as (session, job):
+        """Note that Ray has an attempt, unless that was given up in the meantime.
+
+        It is true whoever leads, and who submitted it must learn whether it still matters.
+        """
+        async with self._locked(job_id, is_fact=True) as (session, job):
             if not job.is_over(attempt):
                 job.submitted_at = utc_now()
                 if job.status is JobStatus.QUEUED:
@@ -334,17 +353,22 @@ class Jobs:
             if not job.status.is_terminal:
                 _set_progress(session, job, progress)
 
-    async def retry(self, job_id: str, attempt: int, reason: str) -> None:
+    async def retry(
+        self, job_id: str, attempt: int, reason: str, *, is_counted: bool = True
+    ) -> None:
         """Give up an attempt and ask for the next.
 
         Args:
             job_id: The job.
             attempt: The attempt that ended; nothing happens if another is current by now.
             reason: Why, for the user.
+            is_counted: Whether it is one of the attempts that the job has.
         """
         async with self._locked(job_id) as (session, job):
             if job.status is JobStatus.RUNNING and job.attempt == attempt:
                 job.attempt += 1
+                if not is_counted:
+                    job.paused_attempt += 1
                 job.submitted_at = None
                 text = f"{reason}; starting attempt {job.attempt}"
                 session.add(_event(job, "message", {"level": "warning", "text": text}))
@@ -370,6 +394,7 @@ class Jobs:
     async def end(
         self,
         job_id: str,
+        attempt: int,
         status: JobStatus,
         *,
         reason: str | None = None,
@@ -378,9 +403,20 @@ class Jobs:
         model_version: dict[str, Any] | None = None,
         summary: str | None = None,
     ) -> None:
-        """Give a job its final status; one that has ended or is paused by now stays as it is."""
+        """Give a job its final status; one that has ended or is paused by now stays as it is.
+
+        Args:
+            job_id: The job.
+            attempt: The attempt that ended; nothing happens if another is current by now.
+            status: The final one.
+            reason: Why, for the user.
+            progress: How far the training was.
+            failure: The fields of `FailureRead`.
+            model_version: The fields of `ModelVersionRead`.
+            summary: What was found, on one line.
+        """
         async with self._locked(job_id) as (session, job):
-            if job.status.is_terminal or job.status is JobStatus.PAUSED:
+            if job.attempt != attempt or job.terminal or job.status is JobStatus.PAUSED:
                 return
             if progress is not None:
                 _set_progress(session, job, progress)
@@ -389,9 +425,11 @@ class Jobs:
 
     @asynccontextmanager
     async def _locked(
-        self, job_id: str, if_match: str | None = None
+        self, job_id: str, if_match: str | None = None, *, is_fact: bool = False
     ) -> AsyncIterator[tuple[AsyncSession, Job]]:
         async with self._database.writing() as session:
+            if self._lease is not None and not is_fact:
+                await self._lease.require(session)
             job = await find_job(session, job_id, self._caller, lock=True)
             require_match(job, if_match)
             before = (job.started_at, job.submitted_at, job.terminal)

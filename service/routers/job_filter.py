@@ -26,7 +26,7 @@ METADATA_PARAMETER: dict[str, Any] = {
 """How OpenAPI tells of parameters whose names the client makes up."""
 
 
-def _job_filter(
+async def _job_filter(
     request: Request,
     status: Annotated[JobStatus | None, Query(description="Jobs of this status alone.")] = None,
     kind: Annotated[JobKind | None, Query(description="Jobs of this kind alone.")] = None,

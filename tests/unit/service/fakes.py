@@ -18,7 +18,12 @@ from service.boundaries import (
     RunReport,
     RunStatus,
 )
-from service.errors import MlflowUnavailableError, RayUnavailableError, RefusedError
+from service.errors import (
+    DriverNotStartedError,
+    MlflowUnavailableError,
+    RayUnavailableError,
+    RefusedError,
+)
 
 
 class Killed(BaseException):
@@ -49,6 +54,7 @@ class FakeRay:
         self.fault = fault
         self.is_away = False
         self.refuses = False
+        self.fails_to_start = ""
         self.drivers: dict[str, DriverReport] = {}
         self.requests: list[DriverRequest] = []
         self.stops: list[str] = []
@@ -65,6 +71,8 @@ class FakeRay:
         await self._arrive()
         if self.refuses:
             raise RefusedError("Ray answered 400: no such runtime environment")
+        if self.fails_to_start == request.submission_id:
+            raise DriverNotStartedError("Ray answered 500: Traceback")
         if request.submission_id not in self.drivers:
             self.requests.append(request)
             self.drivers[request.submission_id] = DriverReport(DriverState.RUNNING)

@@ -253,7 +253,7 @@ async def test_a_name_stays_its_projects_when_the_model_is_deleted(projects: Sta
     job = await post(projects, OURS, await finetune(projects, OURS))
     projects.registry.register("sums")
     await projects.ask(job.json()["id"], "cancel")
-    assert (await projects.client.delete("/v1/models/sums")).status_code == 200
+    assert (await projects.client.delete("/v1/models/sums")).status_code == 204
 
     answer = await post(projects, THEIRS, await finetune(projects, THEIRS))
 
@@ -301,7 +301,7 @@ async def test_names_of_earlier_jobs_are_claimed_by_the_migration_for_the_first_
         }
         for place, (project, kind, name, spec) in enumerate(jobs)
     ]
-    await database.migrate("0007")
+    await database.migrate("0008")
     async with database.writing() as session:
         await session.execute(insert(Job.__table__), rows)
 
@@ -312,4 +312,4 @@ async def test_names_of_earlier_jobs_are_claimed_by_the_migration_for_the_first_
 
         assert {row.name: row.project for row in claimed} == {"sums": "ours", "best": "theirs"}
         assert claimed[0].created_at.tzinfo is not None
-        await database.migrate("0007")
+        await database.migrate("0008")

@@ -35,7 +35,6 @@ _EXPLAINED = (
     "AliasRead",
     "LineageNode",
     "LineageEdge",
-    "DeletedRead",
     "Problem",
 )
 METHODS = {"get", "post", "put", "patch", "delete"}

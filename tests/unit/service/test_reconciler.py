@@ -6,6 +6,7 @@ import pytest
 from jobs.tickets import RunTag
 from service import lifecycle
 from service.boundaries import DriverReport, DriverState, RunRef, RunReport, RunStatus
+from service.errors import MlflowUnavailableError
 from service.reconciler import (
     Cancel,
     Fail,
@@ -106,7 +107,7 @@ def test_a_driver_that_is_gone_without_an_outcome_is_tried_again(
     assert f"attempt {attempt}" in action.reason
 
 
-@pytest.mark.parametrize("driver", GONE)
+@pytest.mark.parametrize("driver", [DriverState.FAILED, DriverState.STOPPED, DriverState.SUCCEEDED])
 @pytest.mark.parametrize("attempt", [3, 4])
 def test_a_driver_that_is_lost_in_the_last_attempt_fails_the_job(
     driver: DriverState, attempt: int
@@ -115,6 +116,14 @@ def test_a_driver_that_is_lost_in_the_last_attempt_fails_the_job(
 
     assert isinstance(action, Fail)
     assert action.code == "driver-lost"
+
+
+@pytest.mark.parametrize("attempt", [1, 3, 4])
+def test_an_attempt_that_ray_has_lost_is_not_held_against_the_job(attempt: int) -> None:
+    action = decide(observe(driver=DriverState.UNKNOWN, attempt=attempt))
+
+    assert isinstance(action, Retry)
+    assert not action.is_counted
 
 
 @pytest.mark.parametrize(
@@ -280,6 +289,50 @@ async def test_a_job_whose_drivers_are_all_lost_fails_as_driver_lost(stage: Stag
     assert job["failure"]["code"] == "driver-lost"
     assert stage.mlflow.runs[stage.run_id(job_id)].status is RunStatus.FAILED
     assert await stage.statuses(job_id) == ["queued", "running", "failed"]
+
+
+async def test_no_number_of_restarts_of_ray_uses_up_the_attempts(stage: Stage) -> None:
+    job_id = await stage.started()
+    for _ in range(5):
+        stage.ray.drivers.clear()
+        await stage.work()
+    assert (await stage.job(job_id))["status"] == "running"
+    for attempt in (6, 7):
+        stage.ray.end(f"{job_id}-a{attempt}", DriverState.FAILED)
+        await stage.work()
+    assert (await stage.job(job_id))["status"] == "running"
+    stage.ray.end(f"{job_id}-a8", DriverState.FAILED)
+    await stage.work()
+
+    assert (await stage.job(job_id))["failure"]["code"] == "driver-lost"
+    assert await stage.statuses(job_id) == ["queued", "running", "failed"]
+
+
+@pytest.mark.parametrize(("verb", "status"), [("pause", "paused"), ("cancel", "cancelled")])
+async def test_a_job_can_be_stopped_after_a_restart_of_ray(
+    stage: Stage, verb: str, status: str
+) -> None:
+    job_id = await stage.started()
+    stage.ray.drivers.clear()
+    await stage.work()
+    await stage.ask(job_id, verb)
+    stage.ray.end(f"{job_id}-a2", DriverState.STOPPED)
+
+    await stage.work()
+
+    assert (await stage.job(job_id))["status"] == status
+
+
+@pytest.mark.parametrize("verb", ["pause", "cancel"])
+async def test_a_driver_is_stopped_while_mlflow_is_away(stage: Stage, verb: str) -> None:
+    job_id = await stage.started()
+    await stage.ask(job_id, verb)
+    stage.mlflow.is_away = True
+
+    with pytest.raises(MlflowUnavailableError):
+        await stage.work()
+
+    assert stage.ray.stops == [f"{job_id}-a1"]
 
 
 async def test_a_run_that_its_driver_left_open_is_closed(stage: Stage) -> None:

@@ -195,7 +195,7 @@ async def test_a_service_that_starts_anew_does_not_count_what_ended_before(stage
 
 async def test_only_the_replica_that_acts_tells_of_its_lag(stage: Stage) -> None:
     idle = await scraped(stage)
-    await stage.parts.control_loop._lease.acquire()
+    await stage.parts.control_loop.lease.acquire()
     await stage.started()
     await stage.submit()
     acting = await scraped(stage)
