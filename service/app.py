@@ -48,6 +48,8 @@ from service.model_registry import MlflowRegistry
 from service.model_uses import ModelUses
 from service.model_views import ModelViews
 from service.models import Models
+from service.openai import file_routes, job_routes, model_routes
+from service.openai.problems import OPENAI_PREFIX
 from service.problems import describe_problems, install_problem_handlers
 from service.rate_limits import RateLimit
 from service.ray_client import RayDrivers
@@ -81,12 +83,13 @@ from service.views import Views
 
 logger = logging.getLogger(__name__)
 
-_UPLOADS = "/v1/files"
+_UPLOADS = {"/v1/files", f"{OPENAI_PREFIX}/files"}
 _TAGS = [
     {"name": "jobs", "description": "Specs being carried out: submit, follow, cancel."},
     {"name": "trials", "description": "Members of a search: list, sort, cancel one."},
     {"name": "files", "description": "Data sets to train on."},
     {"name": "models", "description": "Registered adapters: promote, trace, download, delete."},
+    {"name": "openai", "description": "The same for OpenAI's own clients, in their forms."},
     {"name": "keys", "description": "API keys, and the log of what was done with them."},
     {"name": "health", "description": "Whether the service and what it needs answer."},
 ]
@@ -135,9 +138,10 @@ def create_app(
     app.include_router(_scraped_routes())
     app.include_router(_guarded_routes())
     app.include_router(_admin_routes())
+    app.include_router(_openai_routes())
     install_problem_handlers(app)
     describe_problems(app)
-    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, exempt_paths={_UPLOADS})
+    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, exempt_paths=_UPLOADS)
     app.add_middleware(RequestBoundary)
     app.add_middleware(RequestTelemetry, telemetry=parts.telemetry)
     return app
@@ -161,6 +165,16 @@ def _guarded_routes() -> APIRouter:
     return router
 
 
+def _openai_routes() -> APIRouter:
+    """What users do with OpenAI's clients."""
+    router = APIRouter(
+        prefix=OPENAI_PREFIX, dependencies=[Depends(require_scope_of_method)], responses=_REFUSALS
+    )
+    for part in (file_routes, job_routes, model_routes):
+        router.include_router(part.router)
+    return router
+
+
 def _admin_routes() -> APIRouter:
     """What administrators do."""
     router = APIRouter(prefix="/v1", dependencies=[Depends(require_admin)], responses=_REFUSALS)
@@ -174,7 +188,7 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs, registry:
     database = Database(settings.database_url, on_outage=counted.database_outage)
     audit_log = AuditLog(database)
     all_keys = Keys(database)
-    all_jobs = Jobs(database, registry, watcher=counted)
+    all_jobs = Jobs(database, registry, settings.reach, watcher=counted)
     contents = Contents(database, settings.files_dir)
     checks = RowChecks(settings.max_validations)
     validation = Validation(database, contents, checks, settings.lease_ttl_s)

@@ -278,7 +278,7 @@ class Registry(Protocol):
         """Remove an alias; one that is not there is no error."""
 
     async def delete_version(self, name: str, version: int) -> None:
-        """Delete a version; its number is not given again."""
+        """Delete a version; the model does not give its number again."""
 
     async def delete_model(self, name: str) -> None:
         """Delete a registered model with all its versions."""

@@ -32,6 +32,7 @@ def capabilities(version: str, settings: ServiceSettings, caller: Caller) -> Cap
         kinds=list(JobKind),
         tasks=list(TASKS),
         scorers=[choices(scorer, "kind")[0] for scorer in members(ScorerSpec)],
+        base_models=list(settings.allowed_base_models),
         adapters=[_adapter(spec) for spec in members(AdapterSpec)],
         presets=list(PresetName),
         dtypes=choices(TrainingSpec, "dtype"),

@@ -92,6 +92,10 @@ class CapabilitiesRead(Answer):
     scorers: list[str]
     """`scorer.kind` of a task of one's own."""
 
+    base_models: list[str]
+    """What `base_model` may be, with * and ? for what may differ; folders, which only operators
+    name, are not told."""
+
     adapters: list[AdapterRead]
     """What can be trained."""
 

@@ -148,11 +148,6 @@ class Connection:
             response = self._http.delete(path)
         self._check(response)
 
-    def download(self, path: str, file: BinaryIO, *, silence_s: float) -> None:
-        """Write an answer to a file, in pieces; a longer silence than `silence_s` is an error."""
-        with self._stream(path, silence_s) as response:
-            file.writelines(response.iter_bytes())
-
     def post_file(
         self, model: type[_Model], path: str, file: BinaryIO, filename: str, timeout_s: float
     ) -> _Model:
@@ -165,11 +160,6 @@ class Connection:
             timeout=self._timeout(timeout_s),
         )
         return self._send(model, request)
-
-    def stream_bytes(self, path: str, *, silence_s: float) -> Iterator[bytes]:
-        """Yield a file in pieces; a silence of more than `silence_s` seconds is an error."""
-        with self._stream(path, silence_s) as response:
-            yield from response.iter_bytes()
 
     def stream_text(self, path: str, *, silence_s: float | None, **query: Query) -> Iterator[str]:
         """Yield a text in pieces; a silence of more than `silence_s` seconds is an error."""

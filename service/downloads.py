@@ -6,7 +6,7 @@ from pathlib import Path
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-_MEDIA_TYPES = {
+_KINDS = {
     "csv": "text/csv; charset=utf-8",
     "html": "text/html; charset=utf-8",
     "jinja": "text/plain; charset=utf-8",
@@ -20,6 +20,9 @@ _MEDIA_TYPES = {
     "txt": "text/plain; charset=utf-8",
     "yaml": "application/yaml",
 }
+_ANYTHING = "application/octet-stream"
+MEDIA_TYPES = (*dict.fromkeys(kind.partition(";")[0] for kind in _KINDS.values()), _ANYTHING)
+"""What files can be said to be."""
 
 HARMLESS_HEADERS = {
     # A page among the files must not act as one of the service's, wherever it is opened.
@@ -30,7 +33,7 @@ HARMLESS_HEADERS = {
 
 def media_type(name: str) -> str:
     """What a file is, by the end of its name."""
-    return _MEDIA_TYPES.get(name.rpartition(".")[2], "application/octet-stream")
+    return _KINDS.get(name.rpartition(".")[2], _ANYTHING)
 
 
 class LentFileResponse(FileResponse):
@@ -45,9 +48,12 @@ class LentFileResponse(FileResponse):
         super().__init__(
             path, media_type=media_type(path.name), filename=path.name, headers=HARMLESS_HEADERS
         )
+        self.headers["Accept-Ranges"] = "none"
         self._lease = lease
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send it, as a whole whatever range is asked for."""
+        ranges = {b"range", b"if-range"}
+        headers = [header for header in scope["headers"] if header[0] not in ranges]
         with self._lease:
-            await super().__call__(scope, receive, send)
+            await super().__call__(dict(scope, headers=headers), receive, send)

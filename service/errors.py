@@ -38,6 +38,8 @@ ServiceError
     ├── RequestInvalidError          422 request-invalid
     ├── SpecInvalidError             422 spec-invalid
     ├── IdempotencyKeyReusedError    422 idempotency-key-reused
+    ├── ReferenceNotAllowedError     422 reference-not-allowed
+    ├── SecretInSpecError            422 secret-in-spec
     ├── UploadMalformedError         422 upload-malformed
     ├── DatasetInvalidError          422 dataset-invalid
     ├── JobWouldFailError            422 and the code of the failure
@@ -80,6 +82,24 @@ class FieldError(BaseModel):
     """Line of an uploaded file, or row of one in Parquet, from 1."""
 
 
+class OpenAiError(BaseModel):
+    """An error as OpenAI's clients read it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    message: str
+    """The problem's `detail`."""
+
+    type: str
+    """What sort of problem it is, in OpenAI's words, such as invalid_request_error."""
+
+    param: str | None
+    """The first field at fault."""
+
+    code: str
+    """The problem's `code`."""
+
+
 class Problem(BaseModel):
     """An error as RFC 9457 lays it out."""
 
@@ -105,6 +125,9 @@ class Problem(BaseModel):
 
     errors: list[FieldError] = []
     """The fields at fault, where fields are."""
+
+    error: OpenAiError | None = None
+    """The same for OpenAI's clients; only under /openai/v1."""
 
 
 class ServiceError(Exception):
@@ -354,6 +377,18 @@ class IdempotencyKeyReusedError(ProblemError):
     """The key was sent before, with a request for something else."""
 
     code, status = "idempotency-key-reused", 422
+
+
+class ReferenceNotAllowedError(ProblemError):
+    """The specification names something that jobs may not read."""
+
+    code, status = "reference-not-allowed", 422
+
+
+class SecretInSpecError(ProblemError):
+    """The specification holds a secret, which everyone could read who sees the job."""
+
+    code, status = "secret-in-spec", 422
 
 
 class UploadMalformedError(ProblemError):

@@ -47,6 +47,27 @@ class Events:
         events, _ = await self._read(job_id, after, limit + 1)
         return events[:limit], len(events) > limit
 
+    async def newest(
+        self, job_id: str, limit: int, before: int | None = None
+    ) -> tuple[Sequence[JobEvent], bool]:
+        """Events of a job, newest first, and whether there are more.
+
+        Args:
+            job_id: The job.
+            limit: Most events that are returned.
+            before: Id of the last event that is known; None for none.
+
+        Raises:
+            JobNotFoundError: If there is no such job.
+        """
+        query = select(JobEvent).where(JobEvent.job_id == job_id).limit(limit + 1)
+        if before is not None:
+            query = query.where(JobEvent.id < before)
+        async with self._database.reading() as session:
+            await find_job(session, job_id, self._caller)
+            events = (await session.scalars(query.order_by(JobEvent.id.desc()))).all()
+        return events[:limit], len(events) > limit
+
     async def follow(self, job_id: str, after: int) -> AsyncIterator[JobEvent]:
         """Every event after one, as it comes, until the job has ended.
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.specs import JobSpec
+from service.admission import require_admissible
 from service.audit import record
 from service.boundaries import Registry, RunRef
 from service.callers import DEFAULT_PROJECT, Caller, visible_project
@@ -43,8 +44,10 @@ from service.queue_order import next_in_line, num_places_left
 from service.states import JobStatus, require_transition
 from service.submission import KeyedRequest, add_job, find_answered, new_job, require_files
 from service.tables import Job, JobEvent, JobFile, UploadedFile, utc_now
+from workers.reach import Reach
 
 _ALL = JobFilter()
+_CLOSED = Reach()
 _STOPPING = [status for status in JobStatus if status.is_stopping]
 _JOB_ID = re.compile(r"job-[0-9a-f]{16}")
 _WAITING_FOR_FILES = (
@@ -81,14 +84,20 @@ class Jobs:
     Args:
         database: Where they are.
         registry: Knows which names of models are taken.
+        reach: What jobs may read.
         watcher: Told what becomes of jobs.
     """
 
     def __init__(
-        self, database: Database, registry: Registry, watcher: JobWatcher | None = None
+        self,
+        database: Database,
+        registry: Registry,
+        reach: Reach = _CLOSED,
+        watcher: JobWatcher | None = None,
     ) -> None:
         self._database = database
         self._registry = registry
+        self._reach = reach
         self._watcher = watcher
         self._caller: Caller | None = None
         self._lease: Lease | None = None
@@ -120,8 +129,11 @@ class Jobs:
             DatasetInvalidError: If the spec names a file that is not valid.
             ModelNameTakenError: If it would write to a model of another project.
             ModelNotFoundError: If it names a model of another project.
+            ReferenceNotAllowedError: If it names something that jobs may not read.
+            SecretInSpecError: If it holds a secret.
             SpecInvalidError: If it names a model in a form that cannot be read.
         """
+        await require_admissible(spec, self._reach)
         await require_new_to_mlflow(self._database, self._registry, spec, self._caller)
         job = new_job(spec, self._project, rerun_of, request=None)
         async with self._database.writing() as session:
@@ -148,8 +160,11 @@ class Jobs:
             IdempotencyKeyReusedError: If a request for something else had the same key.
             ModelNameTakenError: If it would write to a model of another project.
             ModelNotFoundError: If it names a model of another project.
+            ReferenceNotAllowedError: If it names something that jobs may not read.
+            SecretInSpecError: If it holds a secret.
             SpecInvalidError: If it names a model in a form that cannot be read.
         """
+        await require_admissible(spec, self._reach)
         await require_new_to_mlflow(self._database, self._registry, spec, self._caller)
         try:
             async with self._database.writing() as session:
@@ -174,8 +189,11 @@ class Jobs:
             DatasetInvalidError: If the spec names a file that is not valid.
             ModelNameTakenError: If it would write to a model of another project.
             ModelNotFoundError: If it names a model of another project.
+            ReferenceNotAllowedError: If it names something that jobs may not read.
+            SecretInSpecError: If it holds a secret.
             SpecInvalidError: If it names a model in a form that cannot be read.
         """
+        await require_admissible(spec, self._reach)
         await require_new_to_mlflow(self._database, self._registry, spec, self._caller)
         async with self._database.reading() as session:
             await require_files(session, spec, self._caller)

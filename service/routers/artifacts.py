@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from service.answers import Page
 from service.dependencies import ArtifactsPart
-from service.downloads import LentFileResponse, media_type
+from service.downloads import MEDIA_TYPES, LentFileResponse, media_type
 from service.errors import (
     ArtifactNotFoundError,
     JobNotFoundError,
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/jobs/{job_id}/artifacts", tags=["jobs"])
 _Files = Page[ArtifactRead]
 _REFUSALS = (JobNotFoundError, RunNotFoundError, RequestInvalidError, MlflowUnavailableError)
 _FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+    200: {"content": {each: {"schema": {}} for each in MEDIA_TYPES}}
 }
 
 
@@ -51,6 +51,6 @@ async def list_artifacts(
     responses=_FILE | problems(*_REFUSALS, ArtifactNotFoundError, StorageFullError),
 )
 async def read_artifact(job_id: str, file_path: str, artifacts: ArtifactsPart) -> Response:
-    """Download one of the files that are listed; parts of it by the header `Range`."""
+    """Download one of the files that are listed, as an attachment."""
     lent = await artifacts.fetch(job_id, file_path)
     return LentFileResponse(lent.path, lent.lease)

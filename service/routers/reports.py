@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query, Response
 
 from service.answers import Page, ReportFileRead
 from service.dependencies import ReportsPart
-from service.downloads import HARMLESS_HEADERS, media_type
+from service.downloads import HARMLESS_HEADERS, MEDIA_TYPES, media_type
 from service.errors import (
     JobNotFoundError,
     MlflowUnavailableError,
@@ -30,7 +30,7 @@ _REPORT: dict[int | str, dict[str, Any]] = {
     }
 }
 _FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+    200: {"content": {each: {"schema": {}} for each in MEDIA_TYPES}}
 }
 
 

@@ -35,7 +35,7 @@ def specs(bench: Bench) -> list[dict[str, Any]]:
     tasks = [{"benchmark": "gsm8k", "data": bench.file_id}]
     base = {"base_model": str(bench.base_model)}
     space = {"adapter.curvature": {"loguniform": [0.1, 10]}, "adapter.r": {"choice": [4, 8]}}
-    data = {"train": bench.file_id, "validation_rows": 8}
+    data = {"train": "s3://rows/train.jsonl", "validation_rows": 8}
     given = [
         bench.spec("finetune"),
         {**bench.spec("search"), "kind": "search", "space": space},

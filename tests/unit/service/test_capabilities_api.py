@@ -55,6 +55,12 @@ async def test_every_adapter_that_is_told_can_be_asked_for(stage: Stage) -> None
                 await stage.submit(adapter=given)
 
 
+async def test_base_models_are_those_that_the_operator_allows(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, allowed_base_models="Qwen/*,models:/*")
+    async with Stage(settings) as stage:
+        assert (await stage.get("/v1/capabilities"))["base_models"] == ["Qwen/*", "models:/*"]
+
+
 async def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, max_upload_bytes=12345, max_live_drivers=7)
     async with Stage(settings) as stage:
