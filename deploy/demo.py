@@ -104,7 +104,7 @@ def run_demo(home: Path, num_steps: int, num_held_out: int, console: Console) ->
     few_shot = examinee.accuracy(held_out, "with four examples", training[:_NUM_EXAMPLES])
     console.print(f"base model: {before:.1%} right, with four examples {few_shot:.1%}")
 
-    with LocalStack(home, StackPorts(0, 0, 0)) as stack:
+    with LocalStack(home, StackPorts(0, 0, 0), [assets.base_model]) as stack:
         stack.start(console.print)
         with Client(stack.api_url, stack.token) as client:
             file_id = upload_problems(client, training, "asdiv-one-step.jsonl", console)

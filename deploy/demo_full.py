@@ -44,7 +44,7 @@ def run_full_demo(home: Path, num_steps: int, num_held_out: int, console: Consol
     """
     started = time.monotonic()
     assets = ensure_assets(num_held_out, console)
-    with LocalStack(home, StackPorts(0, 0, 0)) as stack:
+    with LocalStack(home, StackPorts(0, 0, 0), [assets.base_model]) as stack:
         stack.start(console.print)
         with Client(stack.api_url, stack.token) as client:
             jobs = _Jobs(client, assets, console)

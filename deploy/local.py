@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -37,12 +37,20 @@ _RAY_GRACE_S = 5.0
 
 
 class LocalStack:
-    """The three servers as child processes; stop it in a `finally`, or use it as a context."""
+    """The three servers as child processes; stop it in a `finally`, or use it as a context.
 
-    def __init__(self, home: Path, ports: StackPorts) -> None:
+    Args:
+        home: Folder for all state.
+        ports: Where the servers listen.
+        folders: Where jobs may read base models, adapters and rows; by default as
+            HYPLORA_ALLOWED_FOLDERS says, else nowhere.
+    """
+
+    def __init__(self, home: Path, ports: StackPorts, folders: Sequence[Path] = ()) -> None:
         self.home = home.expanduser().resolve()
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._ports = ports.resolved()
+        self._folders = [str(folder.expanduser().absolute()) for folder in folders]
         self._lock = lock_home(self.home)
         self._ray_token_path = self.home / "ray-token"
         ensure_secret(self._ray_token_path)
@@ -224,11 +232,16 @@ class LocalStack:
         }
 
     def _service_environment(self) -> dict[str, str]:
-        return self._ray_environment() | {
-            "HYPLORA_HOME": str(self.home),
-            "HYPLORA_RAY_ADDRESS": self.ray_dashboard_url,
-            "HYPLORA_MLFLOW_TRACKING_URI": self.mlflow_url,
-        }
+        folders = {"HYPLORA_ALLOWED_FOLDERS": ",".join(self._folders)} if self._folders else {}
+        return (
+            self._ray_environment()
+            | folders
+            | {
+                "HYPLORA_HOME": str(self.home),
+                "HYPLORA_RAY_ADDRESS": self.ray_dashboard_url,
+                "HYPLORA_MLFLOW_TRACKING_URI": self.mlflow_url,
+            }
+        )
 
 
 def _environment() -> dict[str, str]:
@@ -277,12 +290,15 @@ def main() -> int:
     parser.add_argument("--dashboard-port", type=int, default=ports.ray_dashboard)
     options = parser.parse_args()
     console = Console()
+    folders = [] if os.environ.get("HYPLORA_ALLOWED_FOLDERS") else [Path.cwd()]
     try:
         with terminate_as_interrupt():
             wanted = StackPorts(options.port, options.mlflow_port, options.dashboard_port)
-            with LocalStack(options.home, wanted) as stack:
+            with LocalStack(options.home, wanted, folders) as stack:
                 stack.start(console.print)
                 console.print(f"API key        {stack.home / 'token'}")
+                if folders:
+                    console.print(f"Jobs may read  {folders[0]} (HYPLORA_ALLOWED_FOLDERS)")
                 console.print(
                     f"Ray token      {stack.home / 'ray-token'} (the dashboard asks for it)"
                 )

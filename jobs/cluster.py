@@ -7,6 +7,7 @@ import ray
 
 from jobs.node_wait import await_nodes
 from jobs.tickets import JobTicket
+from workers.reach import REACH_VARIABLE
 
 
 def connect(ticket: JobTicket, **environment: str) -> None:
@@ -27,6 +28,7 @@ def connect(ticket: JobTicket, **environment: str) -> None:
         "RAY_ADDRESS": os.environ["RAY_ADDRESS"],
         # How often the end of a worker group is looked for; the default adds seconds to each job.
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        REACH_VARIABLE: ticket.reach.model_dump_json(),
         **environment,
     }
     ray.init(runtime_env={"env_vars": variables}, logging_level=logging.WARNING)

@@ -32,6 +32,7 @@ from jobs.tickets import DRY_RUN_MARK, TICKET_VARIABLE, DryRunTicket, FileRef
 from jobs.tuning.capacity import plan_trials
 from workers.errors import WorkerError
 from workers.preview import preview, preview_prompts
+from workers.reach import confine
 from workers.sources import read_rows
 from workers.specs import ResourcesSpec
 from workers.tasks.few_shot import with_shots
@@ -44,6 +45,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     disable_progress_bar()
     ticket = DryRunTicket.model_validate_json(os.environ[TICKET_VARIABLE])
+    confine(ticket.reach)
     answer = answer_to(ticket, _nodes())
     sys.stdout.write(f"\n{DRY_RUN_MARK}{json.dumps(answer)}\n")
     return 0

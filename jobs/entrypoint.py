@@ -14,6 +14,7 @@ from mlflow.entities import RunStatus
 from jobs.errors import JobError, StoppedEarlyError
 from jobs.tickets import TICKET_VARIABLE, JobTicket, RunTag
 from workers.errors import WorkerError
+from workers.reach import confine
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ def run_driver(run: Callable[[JobTicket], None]) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     ticket = JobTicket.model_validate_json(os.environ[TICKET_VARIABLE])
+    confine(ticket.reach)
     client = MlflowClient(tracking_uri=ticket.tracking_uri)
     logger.info("job %s, attempt %d, MLflow run %s", ticket.job_id, ticket.attempt, ticket.run_id)
     try:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from jobs.specs import JobSpec
+from workers.reach import Reach
 from workers.specs import Spec
 
 
@@ -51,6 +52,9 @@ class JobTicket(Spec):
     spec: JobSpec
     """What the user asked for."""
 
+    reach: Reach = Reach()
+    """What the job may read, whatever the spec says."""
+
     files: dict[str, FileRef]
     """Every file id that the spec names."""
 
@@ -60,6 +64,9 @@ class DryRunTicket(Spec):
 
     spec: JobSpec
     """What the user asks about."""
+
+    reach: Reach = Reach()
+    """What the job may read, whatever the spec says."""
 
     files: dict[str, FileRef]
     """Every file id that the spec names."""

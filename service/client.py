@@ -166,10 +166,10 @@ class Client:
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_LOOK_S)
 
-    def download_file(self, file_id: str) -> Iterator[bytes]:
-        """Yield the bytes of a data set in pieces."""
+    def download_file(self, file_id: str, file: BinaryIO) -> None:
+        """Write the bytes of a data set to a file."""
         path = f"/v1/files/{_segment(file_id)}/content"
-        return self._connection.stream_bytes(path, silence_s=_STREAM_SILENCE_S)
+        self._connection.download(path, file, silence_s=_STREAM_SILENCE_S)
 
     def delete_file(self, file_id: str) -> None:
         """Delete a data set that no job needs any more."""

@@ -166,11 +166,6 @@ class Connection:
         )
         return self._send(model, request)
 
-    def stream_bytes(self, path: str, *, silence_s: float) -> Iterator[bytes]:
-        """Yield a file in pieces; a silence of more than `silence_s` seconds is an error."""
-        with self._stream(path, silence_s) as response:
-            yield from response.iter_bytes()
-
     def stream_text(self, path: str, *, silence_s: float | None, **query: Query) -> Iterator[str]:
         """Yield a text in pieces; a silence of more than `silence_s` seconds is an error."""
         with self._stream(path, silence_s, params=_given(query)) as response:

@@ -102,11 +102,11 @@ class Dispatcher:
             storage_path=self._settings.storage_path,
             start_deadline_s=self._settings.start_deadline_s,
             spec=spec,
+            reach=self._settings.reach,
             files=files,
         )
-        await self._runs.describe(
-            run.run_id, run_parameters(job), ticket.model_dump(mode="json", exclude={"attempt"})
-        )
+        document = ticket.model_dump(mode="json", exclude={"attempt", "reach"})
+        await self._runs.describe(run.run_id, run_parameters(job), document)
         try:
             job = await self._jobs.note_run(job.id, run)
         except LeaseLostError:

@@ -101,7 +101,7 @@ class DryRuns:
             files = await self._files.refs(set(file_ids(spec).values()))
         except MissingFileError as error:
             raise JobWouldFailError(str(error), FailureCode.DATA_INVALID) from error
-        ticket = DryRunTicket(spec=spec, files=files)
+        ticket = DryRunTicket(spec=spec, reach=self._settings.reach, files=files)
         return DriverRequest(
             submission_id=f"dryrun-{secrets.token_hex(8)}",
             entrypoint=f"{self._settings.driver_python} -m jobs.dry_run",

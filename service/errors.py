@@ -11,6 +11,9 @@ ServiceError
     ├── JobNotFoundError             404 job-not-found
     ├── JobNotASearchError           404 job-not-a-search
     ├── TrialNotFoundError           404 trial-not-found
+    ├── RunNotFoundError             404 run-not-found
+    ├── CheckpointNotFoundError      404 checkpoint-not-found
+    ├── ArtifactNotFoundError        404 artifact-not-found
     ├── ReportNotFoundError          404 report-not-found
     ├── ReportFileNotFoundError      404 report-file-not-found
     ├── DataFileNotFoundError        404 file-not-found
@@ -35,6 +38,8 @@ ServiceError
     ├── RequestInvalidError          422 request-invalid
     ├── SpecInvalidError             422 spec-invalid
     ├── IdempotencyKeyReusedError    422 idempotency-key-reused
+    ├── ReferenceNotAllowedError     422 reference-not-allowed
+    ├── SecretInSpecError            422 secret-in-spec
     ├── UploadMalformedError         422 upload-malformed
     ├── DatasetInvalidError          422 dataset-invalid
     ├── JobWouldFailError            422 and the code of the failure
@@ -77,6 +82,24 @@ class FieldError(BaseModel):
     """Line of an uploaded file, or row of one in Parquet, from 1."""
 
 
+class OpenAiError(BaseModel):
+    """An error as OpenAI's clients read it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    message: str
+    """The problem's `detail`."""
+
+    type: str
+    """What sort of problem it is, in OpenAI's words, such as invalid_request_error."""
+
+    param: str | None
+    """The first field at fault."""
+
+    code: str
+    """The problem's `code`."""
+
+
 class Problem(BaseModel):
     """An error as RFC 9457 lays it out."""
 
@@ -102,6 +125,9 @@ class Problem(BaseModel):
 
     errors: list[FieldError] = []
     """The fields at fault, where fields are."""
+
+    error: OpenAiError | None = None
+    """The same for OpenAI's clients; only under /openai/v1."""
 
 
 class ServiceError(Exception):
@@ -185,6 +211,24 @@ class TrialNotFoundError(ProblemError):
     """The search has no trial of this id."""
 
     code, status = "trial-not-found", 404
+
+
+class RunNotFoundError(ProblemError):
+    """The job's MLflow run is gone."""
+
+    code, status = "run-not-found", 404
+
+
+class CheckpointNotFoundError(ProblemError):
+    """The job has no checkpoint of this id."""
+
+    code, status = "checkpoint-not-found", 404
+
+
+class ArtifactNotFoundError(ProblemError):
+    """The job's run has no file of this path."""
+
+    code, status = "artifact-not-found", 404
 
 
 class ReportNotFoundError(ProblemError):
@@ -333,6 +377,18 @@ class IdempotencyKeyReusedError(ProblemError):
     """The key was sent before, with a request for something else."""
 
     code, status = "idempotency-key-reused", 422
+
+
+class ReferenceNotAllowedError(ProblemError):
+    """The specification names something that jobs may not read."""
+
+    code, status = "reference-not-allowed", 422
+
+
+class SecretInSpecError(ProblemError):
+    """The specification holds a secret, which everyone could read who sees the job."""
+
+    code, status = "secret-in-spec", 422
 
 
 class UploadMalformedError(ProblemError):

@@ -10,13 +10,15 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
-from typing import Any, Self
+from datetime import datetime
+from typing import Any, Protocol, Self
 
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.specs import JobSpec
+from service.admission import require_admissible
 from service.audit import record
 from service.boundaries import Registry, RunRef
 from service.callers import DEFAULT_PROJECT, Caller, visible_project
@@ -42,8 +44,10 @@ from service.queue_order import next_in_line, num_places_left
 from service.states import JobStatus, require_transition
 from service.submission import KeyedRequest, add_job, find_answered, new_job, require_files
 from service.tables import Job, JobEvent, JobFile, UploadedFile, utc_now
+from workers.reach import Reach
 
 _ALL = JobFilter()
+_CLOSED = Reach()
 _STOPPING = [status for status in JobStatus if status.is_stopping]
 _JOB_ID = re.compile(r"job-[0-9a-f]{16}")
 _WAITING_FOR_FILES = (
@@ -61,17 +65,40 @@ _UNSUBMITTED = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_(None))
 _ON_CLUSTER = or_(Job.status.in_([JobStatus.RUNNING, *_STOPPING]), _CLAIMED)
 
 
+class JobWatcher(Protocol):
+    """Hears of what has become of jobs, once it is committed; must not block."""
+
+    def submitted(self, job: Job) -> None:
+        """Ray has taken an attempt."""
+
+    def started(self, job: Job) -> None:
+        """It was the first one."""
+
+    def ended(self, job: Job) -> None:
+        """The job has ended for good."""
+
+
 class Jobs:
     """The jobs of one database; those that `acting_for` answers are one caller's alone.
 
     Args:
         database: Where they are.
         registry: Knows which names of models are taken.
+        reach: What jobs may read.
+        watcher: Told what becomes of jobs.
     """
 
-    def __init__(self, database: Database, registry: Registry) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        reach: Reach = _CLOSED,
+        watcher: JobWatcher | None = None,
+    ) -> None:
         self._database = database
         self._registry = registry
+        self._reach = reach
+        self._watcher = watcher
         self._caller: Caller | None = None
         self._lease: Lease | None = None
 
@@ -102,8 +129,11 @@ class Jobs:
             DatasetInvalidError: If the spec names a file that is not valid.
             ModelNameTakenError: If it would write to a model of another project.
             ModelNotFoundError: If it names a model of another project.
+            ReferenceNotAllowedError: If it names something that jobs may not read.
+            SecretInSpecError: If it holds a secret.
             SpecInvalidError: If it names a model in a form that cannot be read.
         """
+        await require_admissible(spec, self._reach)
         await require_new_to_mlflow(self._database, self._registry, spec, self._caller)
         job = new_job(spec, self._project, rerun_of, request=None)
         async with self._database.writing() as session:
@@ -130,8 +160,11 @@ class Jobs:
             IdempotencyKeyReusedError: If a request for something else had the same key.
             ModelNameTakenError: If it would write to a model of another project.
             ModelNotFoundError: If it names a model of another project.
+            ReferenceNotAllowedError: If it names something that jobs may not read.
+            SecretInSpecError: If it holds a secret.
             SpecInvalidError: If it names a model in a form that cannot be read.
         """
+        await require_admissible(spec, self._reach)
         await require_new_to_mlflow(self._database, self._registry, spec, self._caller)
         try:
             async with self._database.writing() as session:
@@ -156,8 +189,11 @@ class Jobs:
             DatasetInvalidError: If the spec names a file that is not valid.
             ModelNameTakenError: If it would write to a model of another project.
             ModelNotFoundError: If it names a model of another project.
+            ReferenceNotAllowedError: If it names something that jobs may not read.
+            SecretInSpecError: If it holds a secret.
             SpecInvalidError: If it names a model in a form that cannot be read.
         """
+        await require_admissible(spec, self._reach)
         await require_new_to_mlflow(self._database, self._registry, spec, self._caller)
         async with self._database.reading() as session:
             await require_files(session, spec, self._caller)
@@ -414,7 +450,26 @@ class Jobs:
                 await self._lease.require(session)
             job = await find_job(session, job_id, self._caller, lock=True)
             require_match(job, if_match)
+            before = (job.started_at, job.submitted_at, job.terminal)
             yield session, job
+        self._tell(job, *before)
+
+    def _tell(
+        self,
+        job: Job,
+        started_at: datetime | None,
+        submitted_at: datetime | None,
+        was_terminal: bool,
+    ) -> None:
+        """Let the watcher know how a job differs from what it was."""
+        if self._watcher is None:
+            return
+        if job.submitted_at not in {None, submitted_at}:
+            self._watcher.submitted(job)
+        if job.started_at not in {None, started_at}:
+            self._watcher.started(job)
+        if job.terminal and not was_terminal:
+            self._watcher.ended(job)
 
     async def _queue(self, session: AsyncSession, job: Job, spec: JobSpec) -> None:
         files = await require_files(session, spec, self._caller, lock=True)

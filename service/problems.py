@@ -22,6 +22,7 @@ from service.errors import (
     SpecInvalidError,
     root_cause,
 )
+from service.openai.problems import OPENAI_PREFIX, for_openai, retry_header
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,13 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> ProblemResponse:
-        return _respond(_describe_status(request, error), error.headers)
+        if error.status_code == HTTPStatus.BAD_REQUEST:  # the framework's word for such a body
+            return problem_response(request, _unreadable_body())
+        headers = dict(error.headers or {})
+        is_wrong_method = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+        if is_wrong_method and (methods := _methods_at(request)):
+            headers["Allow"] = ", ".join(methods)
+        return _respond(request, _describe_status(request, error), headers)
 
     @app.exception_handler(DatabaseUnavailableError)
     async def on_database(request: Request, error: DatabaseUnavailableError) -> ProblemResponse:
@@ -74,7 +81,7 @@ def describe_problems(app: FastAPI) -> None:
 
 def problem_response(request: Request, error: ProblemError) -> ProblemResponse:
     """The answer to a request that ended in an error."""
-    return _respond(error.problem(_request_id(request)), error.headers)
+    return _respond(request, error.problem(_request_id(request)), error.headers)
 
 
 def explain_validation(error: RequestValidationError) -> RequestInvalidError | SpecInvalidError:
@@ -147,6 +154,23 @@ def readable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def _unreadable_body() -> SpecInvalidError:
+    message = "no JSON: it is not in UTF-8, or is nested too deeply"
+    return SpecInvalidError(f"body: {message}", [FieldError(field="body", message=message)])
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What the path answers; the framework's own header names the methods of one route alone."""
+    path = request.url.path
+    description = request.app.openapi()["paths"]
+    found = [
+        methods
+        for template, methods in description.items()
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), path)
+    ]
+    return sorted({method.upper() for methods in found for method in methods})
+
+
 def _describe_status(request: Request, error: HTTPException) -> Problem:
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "-")
@@ -165,7 +189,12 @@ def _describe_status(request: Request, error: HTTPException) -> Problem:
     )
 
 
-def _respond(problem: Problem, headers: Mapping[str, str] | None) -> ProblemResponse:
+def _respond(
+    request: Request, problem: Problem, headers: Mapping[str, str] | None
+) -> ProblemResponse:
+    if request.url.path.startswith(f"{OPENAI_PREFIX}/"):
+        problem, headers = for_openai(problem), {**(headers or {}), **retry_header(problem.status)}
+    request.state.problem_code = problem.code  # for those who count
     content = problem.model_dump(mode="json", exclude_defaults=True)
     return ProblemResponse(content, problem.status, headers)
 

@@ -155,6 +155,8 @@ class Reconciler:
         self._jobs = jobs
         self._drivers = drivers
         self._runs = runs
+        self.num_behind = 0
+        """Jobs that could not be looked at, of the last round."""
 
     async def reconcile(self) -> None:
         """Look at every submitted job once; trouble with one does not hold up the others.
@@ -165,6 +167,7 @@ class Reconciler:
         """
         jobs = await self._jobs.submitted()
         results = await asyncio.gather(*map(self._reconcile, jobs), return_exceptions=True)
+        self.num_behind = sum(isinstance(result, Exception) for result in results)
         outage: UnavailableError | None = None
         for job, error in zip(jobs, results, strict=True):
             if isinstance(error, UnavailableError):

@@ -10,15 +10,28 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PositiveFloat,
     PositiveInt,
     ValidationError,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from workers.reach import Reach
 
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
+def _split(given: object) -> object:
+    if isinstance(given, str):
+        return tuple(part.strip() for part in given.split(",") if part.strip())
+    return given
+
+
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Texts with commas between them."""
 
 
 class ServiceSettings(BaseSettings):
@@ -127,6 +140,19 @@ class ServiceSettings(BaseSettings):
     max_validations: PositiveInt = 2
     """Large data sets that this process validates at a time, each in a child of its own."""
 
+    allowed_base_models: Listed = ("*",)
+    """Base models that jobs may use, by Hugging Face id or MLflow URI, with commas between them
+    and * and ? for what may differ: `Qwen/*,models:/*`. Local folders are no part of it."""
+
+    allowed_folders: Listed = ()
+    """Absolute folders, with commas between them, below which base models, adapters and file://
+    sources may lie. Default: none. Hidden files and folders, and `home` with all that this
+    process keeps, stay closed unless they are named themselves."""
+
+    allowed_sources: Listed = ("hub://*",)
+    """Where rows may be read from, with commas between them: s3://BUCKET, gs://BUCKET/FOLDER,
+    abfs://CONTAINER, hub://openai/*. Default: data sets of the Hugging Face hub alone."""
+
     @field_validator("ray_address", "ray_dashboard_url", "mlflow_tracking_uri", "mlflow_ui_url")
     @classmethod
     def _url_holds_no_secret(cls, url: str) -> str:
@@ -138,6 +164,25 @@ class ServiceSettings(BaseSettings):
             raise ValueError("give credentials by environment variables, not inside the address")
         return url.rstrip("/")
 
+    @field_validator("allowed_folders")
+    @classmethod
+    def _folders_are_absolute(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
+        for folder in folders:
+            if not folder.startswith("/"):
+                raise ValueError(f"give absolute folders, with commas between them, not {folder!r}")
+        return folders
+
+    @field_validator("allowed_sources")
+    @classmethod
+    def _sources_have_schemes(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        for source in sources:
+            if not source.startswith(("s3://", "gs://", "abfs://", "hub://")):
+                raise ValueError(
+                    f"give s3://, gs://, abfs:// or hub:// with a name, not {source!r}; folders "
+                    "are HYPLORA_ALLOWED_FOLDERS"
+                )
+        return sources
+
     @field_validator("database_url")
     @classmethod
     def _driver_is_asynchronous(cls, url: str) -> str:
@@ -147,6 +192,16 @@ class ServiceSettings(BaseSettings):
                 "postgresql+asyncpg://user@host/hyplora"
             )
         return url
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What the jobs of this service may read."""
+        return Reach(
+            base_models=self.allowed_base_models,
+            folders=self.allowed_folders,
+            closed_folders=(str(self.home), str(self.files_dir)),
+            sources=self.allowed_sources,
+        )
 
     @cached_property
     def is_sqlite(self) -> bool:

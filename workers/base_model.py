@@ -32,8 +32,13 @@ from transformers import (
 )
 
 from workers.chat_templates import set_chat_template
-from workers.errors import BaseModelNotFoundError, BaseModelUnusableError
+from workers.errors import (
+    BaseModelNotFoundError,
+    BaseModelUnusableError,
+    ReferenceNotAllowedError,
+)
 from workers.mlflow_download import MLFLOW_SCHEMES, download_model
+from workers.reach import reach_of_this_process
 
 DIGESTED = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
 """Files of a model folder that decide what it computes."""
@@ -48,7 +53,9 @@ def resolve(reference: str) -> str:
     Raises:
         BaseModelNotFoundError: If the folder is missing or MLflow does not have the model.
         BaseModelUnusableError: If there is no model in the folder.
+        ReferenceNotAllowedError: If jobs may not use it.
     """
+    _require_within_reach(reference)
     if reference.startswith(MLFLOW_SCHEMES):
         return str(_model_folder(download_model(reference), reference))
     folder = Path(reference).expanduser()
@@ -260,6 +267,18 @@ def _model_folder(folder: Path, reference: str) -> Path:
         )
         raise BaseModelUnusableError(f"base_model {reference!r} has {hint}")
     return candidates[0]
+
+
+def _require_within_reach(reference: str) -> None:
+    """Refuse what jobs may not use; a name that is a folder here is judged as one."""
+    reach = reach_of_this_process()
+    if reach is None:
+        return
+    refusal = reach.refusal_of_base_model(reference)
+    if refusal is None and Path(reference).exists():
+        refusal = reach.refusal_of_path(str(Path(reference).absolute()))
+    if refusal is not None:
+        raise ReferenceNotAllowedError(f"base_model: {refusal}")
 
 
 def _mlflow_tokenizer(folder: str) -> Path:

@@ -27,6 +27,12 @@ class BaseModelUnusableError(WorkerError):
     code = FailureCode.BASE_MODEL_UNUSABLE
 
 
+class ReferenceNotAllowedError(WorkerError):
+    """A base model, an adapter or a source of rows that jobs may not read."""
+
+    code = FailureCode.REFERENCE_NOT_ALLOWED
+
+
 class DataInvalidError(WorkerError):
     """The rows cannot be read, or are too few for what was asked."""
 

@@ -11,8 +11,10 @@ from workers.errors import (
     AdapterUnusableError,
     BaseModelNotFoundError,
     BaseModelUnusableError,
+    ReferenceNotAllowedError,
     WorkerError,
 )
+from workers.reach import reach_of_this_process
 
 MLFLOW_SCHEMES = ("models:/", "runs:/")
 
@@ -42,7 +44,11 @@ def adapter_folder(reference: str, name: str) -> Path:
     Raises:
         AdapterUnusableError: If MLflow does not have it or does not answer.
         BaseModelUnusableError: If MLflow is not installed here.
+        ReferenceNotAllowedError: If jobs may not read it.
     """
+    reach = reach_of_this_process()
+    if reach is not None and (refusal := reach.refusal_of_adapter(reference)) is not None:
+        raise ReferenceNotAllowedError(f"adapter of model {name!r}: {refusal}")
     if not reference.startswith(MLFLOW_SCHEMES):
         return Path(reference)
     with explaining_mlflow(f"adapter {reference!r} of model {name!r}", AdapterUnusableError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from workers.errors import DataInvalidError
+from workers.errors import DataInvalidError, ReferenceNotAllowedError
+from workers.hub_rows import iter_hub_rows
+from workers.reach import reach_of_this_process
 from workers.rows import (
     Columns,
     RowError,
@@ -48,12 +50,13 @@ def read_rows(
 
     Raises:
         DataInvalidError: If the source or one of its rows cannot be read.
+        ReferenceNotAllowedError: If jobs may not read the source.
     """
     try:
         if isinstance(source, HubDatasetSpec):
-            return list(numbered(_iter_hub(source, name), columns or {}))
+            return list(numbered(iter_hub_rows(source, name), columns or {}))
         read = partial(iter_numbered_rows, columns=columns, parse=parse)
-        return _read_url(_url_of(source, files), name, read)
+        return _read_url(_url_of(source, name, files), name, read)
     except RowError as error:
         raise DataInvalidError(f"{name}, {error}") from error
 
@@ -77,13 +80,14 @@ def read_questions(
 
     Raises:
         DataInvalidError: If the source or one of its rows cannot be read.
+        ReferenceNotAllowedError: If jobs may not read the source.
     """
     try:
         if isinstance(source, HubDatasetSpec):
-            rows = islice(enumerate(_iter_hub(source, name), start=1), max_rows)
+            rows = islice(enumerate(iter_hub_rows(source, name), start=1), max_rows)
             return [_table_question(task, fields, number) for number, fields in rows]
         return _read_url(
-            _url_of(source, files), name, lambda file: islice(task.questions(file), max_rows)
+            _url_of(source, name, files), name, lambda file: islice(task.questions(file), max_rows)
         )
     except RowError as error:
         raise DataInvalidError(f"{name}, {error}") from error
@@ -98,8 +102,14 @@ def _table_question(task: Task, fields: Mapping[str, Any], number: int) -> Quest
         raise TableRowError(error.line, error.field, error.problem) from None
 
 
-def _url_of(source: str, files: Mapping[str, Path] | None) -> str:
-    return str((files or {}).get(source, source))
+def _url_of(source: str, name: str, files: Mapping[str, Path] | None) -> str:
+    """Where an uploaded file was placed, or a URL that jobs may read."""
+    if (path := (files or {}).get(source)) is not None:
+        return str(path)
+    reach = reach_of_this_process()
+    if reach is not None and (refusal := reach.refusal_of_source(source)) is not None:
+        raise ReferenceNotAllowedError(f"{name}: {refusal}")
+    return source
 
 
 def _read_url(url: str, name: str, read: Callable[[BinaryIO], Iterable[_Read]]) -> list[_Read]:
@@ -119,19 +129,3 @@ def _read_url(url: str, name: str, read: Callable[[BinaryIO], Iterable[_Read]]) 
             f"{name}, kept in {url}, cannot be read ({reason}); upload it again, to storage that "
             "every worker sees, or check the URL and the workers' credentials"
         ) from error
-
-
-def _iter_hub(source: HubDatasetSpec, name: str) -> Iterator[dict[str, Any]]:
-    import datasets
-
-    try:
-        found = datasets.load_dataset(
-            source.dataset, source.config, split=source.split, revision=source.revision
-        )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataInvalidError(
-            f"{name}: data set {source.dataset!r} cannot be read from the Hugging Face hub: "
-            f"{reason}; check its id, config and split, and HF_TOKEN if it is private"
-        ) from error
-    return iter(found)

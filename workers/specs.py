@@ -24,7 +24,11 @@ FILE_ID_PATTERN = r"^file-[0-9a-f]{16}$"
 SOURCE_SCHEMES = ("file", "s3", "gs", "abfs")
 """URLs that workers read rows from, through fsspec; `file` is storage that every worker sees."""
 
-_URL_PATTERN = rf"^(?:file:///|(?:{'|'.join(SOURCE_SCHEMES[1:])})://)[^\x00]+$"
+_URL_PATTERN = (
+    r"^(?:file://|(?:s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*|abfs://[A-Za-z0-9-]+(?:@[A-Za-z0-9.-]+)?)"
+    r"/[^\x00-\x1f\x7f]+$"
+)
+"""A bucket's name and nothing else stands before the path: no credentials, no address."""
 
 
 class Spec(Document):
@@ -138,7 +142,7 @@ class HypLoraSpec(LowRankSpec):
         return self
 
 
-def _method_of(value: object) -> str:
+def method_of(value: object) -> str:
     """Tag of an adapter spec; HypLoRA where the user names no method."""
     if isinstance(value, dict):
         return str(value.get("method", "hyplora"))
@@ -147,7 +151,7 @@ def _method_of(value: object) -> str:
 
 AdapterSpec = Annotated[
     Annotated[HypLoraSpec, Tag("hyplora")] | Annotated[LoraSpec, Tag("lora")],
-    Discriminator(_method_of),
+    Discriminator(method_of),
 ]
 """The adapter a job trains."""
 
@@ -176,7 +180,10 @@ class HubDatasetSpec(Spec):
 
 
 def _require_source(source: str) -> str:
-    if re.match(FILE_ID_PATTERN, source) or re.match(_URL_PATTERN, source):
+    is_url = bool(re.match(_URL_PATTERN, source))
+    if is_url and ("::" in source or ".." in source.split("/")):
+        raise ValueError("a URL may neither hold another (::) nor lead upwards (..)")
+    if is_url or re.match(FILE_ID_PATTERN, source):
         return source
     raise ValueError(
         "give the id of an uploaded file (file-…), a URL that begins with file:///, "
@@ -206,18 +213,18 @@ Storage is read with the credentials of the workers' environment.
 """
 
 
-class DataSpec(Spec):
-    """Which rows are trained on, which are held out, and how they are read.
-
-    A row is an instruction (`instruction`, `input`, `output`), a conversation (`messages`, as
-    OpenAI writes them) or a pair of `prompt` and `completion`; docs/data.md shows each.
-    """
+class DataSources(Spec):
+    """Which rows are trained on and which are held out."""
 
     train: DataSource
     """The training rows."""
 
     validation: DataSource | None = None
     """Held-out rows; without them, `validation_rows` are cut from the training rows."""
+
+
+class DataOptions(Spec):
+    """How the rows of a job are read."""
 
     validation_rows: int = Field(0, ge=0)
     """Rows, drawn by `seed`, that are held out of `train` when no `validation` is given."""
@@ -249,6 +256,14 @@ class DataSpec(Spec):
 
     seed: int = Field(0, ge=0)
     """Seed of the held-out draw."""
+
+
+class DataSpec(DataOptions, DataSources):
+    """Which rows are trained on, which are held out, and how they are read.
+
+    A row is an instruction (`instruction`, `input`, `output`), a conversation (`messages`, as
+    OpenAI writes them) or a pair of `prompt` and `completion`; docs/data.md shows each.
+    """
 
     @model_validator(mode="after")
     def _one_source_of_validation_rows(self) -> "DataSpec":
@@ -377,6 +392,7 @@ class FailureCode(StrEnum):
 
     BASE_MODEL_NOT_FOUND = "base-model-not-found"
     BASE_MODEL_UNUSABLE = "base-model-unusable"
+    REFERENCE_NOT_ALLOWED = "reference-not-allowed"
     DATA_INVALID = "data-invalid"
     DATA_LEAKED = "data-leaked"
     ROW_TOO_LONG = "row-too-long"
@@ -407,3 +423,4 @@ class RunMetric(StrEnum):
     TOTAL_STEPS = "progress/total_steps"
     SECONDS_LEFT = "progress/seconds_left"
     CHECKPOINT_STEP = "progress/checkpoint_step"
+    NUM_TOKENS = "progress/num_tokens"

@@ -84,13 +84,12 @@ def delete_file(file_id: FileId, url: Url = None) -> None:
 def _download(client: Client, file: FileRead, target: Path) -> None:
     """Write a file that has its name only when it is complete."""
     part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}")
-    digest = hashlib.sha256()
     try:
-        with part.open("xb") as arriving:
-            for piece in client.download_file(file.id):
-                digest.update(piece)
-                arriving.write(piece)
-        if digest.hexdigest() != file.sha256:
+        with part.open("x+b") as arriving:
+            client.download_file(file.id, arriving)
+            arriving.seek(0)
+            digest = hashlib.file_digest(arriving, "sha256").hexdigest()
+        if digest != file.sha256:
             raise CliError(f"{file.id} did not arrive as it was uploaded; download it again")
         part.replace(target)
     finally:

@@ -133,7 +133,7 @@ def main() -> None:
             write_addition_rows(rows, num_rows=options.rows)
         else:
             write_rows(options.data, options.rows_from, options.rows, options.seed, rows)
-        with LocalStack(folder / "home", StackPorts(0, 0, 0)) as stack:
+        with LocalStack(folder / "home", StackPorts(0, 0, 0), [folder]) as stack:
             stack.start_mlflow()
             stack.await_ready("mlflow")
             with cluster(options.concurrent):

@@ -33,7 +33,7 @@ def reporting_overhead(
     figures: dict[str, list[float]] = {"reporting_overhead": [], "reporting_and_checkpoints": []}
     with (
         tempfile.TemporaryDirectory() as home,
-        LocalStack(Path(home), StackPorts(0, 0, 0)) as stack,
+        LocalStack(Path(home), StackPorts(0, 0, 0), [Path(config.base_model)]) as stack,
     ):
         stack.start()
         with Client(stack.api_url, stack.token) as client:

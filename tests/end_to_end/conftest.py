@@ -19,7 +19,8 @@ TERMINAL_TIMEOUT_S = 300
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    with LocalStack(tmp_path_factory.mktemp("home"), StackPorts(0, 0, 0)) as stack:
+    folders = [tmp_path_factory.getbasetemp(), Path("/no/such")]
+    with LocalStack(tmp_path_factory.mktemp("home"), StackPorts(0, 0, 0), folders) as stack:
         with pytest.MonkeyPatch.context() as environment:
             # Workers keep base models from MLflow there; the user's own cache stays untouched.
             environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

@@ -19,6 +19,7 @@ from jobs.compare_report.report import CompareReport
 from jobs.compare_specs import CompareSpec
 from jobs.tickets import TICKET_VARIABLE, JobTicket, RunTag
 from tests.tiny_model import write_addition_rows
+from workers.reach import Reach
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -62,6 +63,7 @@ def make_ticket(
             tracking_uri=stack.mlflow_url,
             storage_path=str(folder / "storage"),
             spec=CompareSpec.model_validate(spec | changes),
+            reach=Reach(folders=(str(folder), spec["base_model"])),
             files={},
         )
 

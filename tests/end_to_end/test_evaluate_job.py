@@ -24,6 +24,7 @@ from workers.adapter import build_adapter, save_adapter
 from workers.base_model import load_base_model
 from workers.evaluate import Shard
 from workers.predictions import read_predictions
+from workers.reach import Reach
 from workers.specs import AdapterSpec, HypLoraSpec, LoraSpec
 
 pytestmark = pytest.mark.integration
@@ -143,6 +144,7 @@ def drivers(
         tracking_uri=stack.mlflow_url,
         storage_path=str(tmp_path_factory.mktemp("storage")),
         spec=spec,
+        reach=Reach(folders=(spec.base_model,)),
         files={FILE_ID: FileRef(uri=str(rows), sha256="0" * 64, num_rows=NUM_ROWS)},
     )
     return Drivers(stack, ticket)

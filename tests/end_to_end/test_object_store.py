@@ -36,6 +36,7 @@ def store() -> Iterator[None]:
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
+            "HYPLORA_ALLOWED_SOURCES": f"s3://{BUCKET}",
             "HYPLORA_STORAGE_PATH": f"s3://{BUCKET}/checkpoints",
         }.items():
             environment.setenv(name, value)
@@ -47,7 +48,8 @@ def store() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cloud(store: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A stack with its storage there."""
-    with LocalStack(tmp_path_factory.mktemp("cloud"), StackPorts(0, 0, 0)) as stack:
+    folders = [tmp_path_factory.getbasetemp()]
+    with LocalStack(tmp_path_factory.mktemp("cloud"), StackPorts(0, 0, 0), folders) as stack:
         stack.start()
         yield stack
 

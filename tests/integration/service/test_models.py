@@ -162,8 +162,10 @@ async def test_the_registry_is_read_page_by_page_and_what_is_missing_is_none(
     own = MlflowClient(mlflow_url)
     for name in ("m1", "m2", "m3", "m4", "m5"):
         own.create_registered_model(name)
+    run = own.create_run("0").info
+    source = f"{run.artifact_uri}/x"
     for _ in range(3):
-        own.create_model_version("m1", "runs:/0/x")
+        own.create_model_version("m1", source, run.run_id)
     await registry.set_alias("m1", "champion", 2)
 
     found = {model.name: model for model in await registry.models()}
@@ -181,7 +183,8 @@ async def test_the_registry_is_read_page_by_page_and_what_is_missing_is_none(
     await registry.remove_alias("m1", "champion")
     await registry.remove_alias("m1", "champion")
     await registry.delete_version("m1", 3)
-    assert [each.version for each in await registry.versions("m1", 9)] == [2, 1]
+    own.create_model_version("m1", source, run.run_id)
+    assert [each.version for each in await registry.versions("m1", 9)] == [4, 2, 1]
     await registry.delete_model("m1")
     assert await registry.model("m1") is None
 

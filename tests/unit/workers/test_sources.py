@@ -5,6 +5,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from huggingface_hub import HfApi
 
 from workers.errors import DataInvalidError
 from workers.rows import parse_row
@@ -68,6 +69,6 @@ def test_a_data_set_that_the_hub_does_not_have_is_said_to_be_missing(
     def absent(*_: object, **__: object) -> None:
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' doesn't exist")
 
-    monkeypatch.setattr(datasets, "load_dataset", absent)
+    monkeypatch.setattr(HfApi, "dataset_info", absent)
     with pytest.raises(DataInvalidError, match=r"'a/b' cannot be read .* check its id"):
         read_rows(HubDatasetSpec(dataset="a/b"), name="data.train")

@@ -162,5 +162,5 @@ def test_deleting_asks_first(
 
     assert refused.exit_code == 1
     assert asked_before == []
-    assert (done.stdout, unasked.stdout) == (f"{target} deleted\n",) * 2
+    assert [each.stdout.strip() for each in (done, unasked)] == [f"{target} deleted"] * 2
     assert [request.url.path for request in service.requests] == [path, path]
