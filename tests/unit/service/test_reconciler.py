@@ -22,6 +22,7 @@ from service.reconciler import (
 from service.states import JobStatus
 from tests.unit.service.fakes import Killed
 from tests.unit.service.stage import Stage
+from tests.unit.service.standing_lease import led_jobs
 from workers.specs import RunMetric
 
 RESULT = {RunTag.MODEL_NAME: "sums", RunTag.MODEL_VERSION: "3"}
@@ -476,7 +477,7 @@ async def test_a_pause_noted_late_by_another_replica_leaves_the_next_attempt_alo
     await stage.work()
     await stage.ask(job_id, "pause")
 
-    await stage.parts.jobs.note_pause(job_id, attempt=1, reason=None, progress=None)
+    await led_jobs(stage.parts.database).note_pause(job_id, attempt=1, reason=None, progress=None)
 
     assert (await stage.job(job_id))["status"] == "pausing"
 
