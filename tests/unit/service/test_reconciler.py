@@ -4,7 +4,6 @@ from itertools import product
 import pytest
 
 from jobs.tickets import RunTag
-from service import lifecycle
 from service.boundaries import DriverReport, DriverState, RunRef, RunReport, RunStatus
 from service.errors import MlflowUnavailableError
 from service.reconciler import (
@@ -553,7 +552,7 @@ async def test_the_summary_is_not_kept_without_its_message(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(lifecycle, "_event", die)
+        patch.setattr("service.led_jobs.event", die)
         with pytest.raises(Killed):
             await stage.work()
     assert (await stage.job(job_id))["data_summary"] is None
