@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, aclosing
 from copy import copy
 from dataclasses import dataclass
@@ -137,7 +137,7 @@ class Artifacts:
 
     async def _walk(
         self, run_id: str, after: tuple[str, ...], folder: str = ""
-    ) -> AsyncIterator[Artifact]:
+    ) -> AsyncGenerator[Artifact]:
         """The files of a folder and of those in it, behind a path that is known already."""
         for entry in sorted(await self._entries(run_id, folder), key=lambda each: each.name):
             parts = tuple(entry.path.split("/"))

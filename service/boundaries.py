@@ -163,6 +163,9 @@ class Runs(Protocol):
     async def find(self, job_id: str) -> RunReport | None:
         """The run that carries the job's tag, or None; doubles of it are deleted."""
 
+    async def discard_doubles(self, job_id: str, run_id: str) -> None:
+        """Delete every run that carries the job's tag, but for one and the runs below it."""
+
     async def children(self, parent: RunRef) -> Sequence[RunReport]:
         """The runs below a run, oldest first."""
 

@@ -61,24 +61,20 @@ class MlflowRuns:
         """The run that carries the job's tag, or None; doubles of it are deleted."""
 
         def find() -> RunReport | None:
-            experiment = self._client.get_experiment_by_name(self._experiment)
-            if experiment is None:
-                return None
-            runs = self._client.search_runs(
-                [experiment.experiment_id],
-                filter_string=f"tags.`{RunTag.JOB_ID}` = '{job_id}'",
-                order_by=["attributes.start_time ASC"],
-            )
-            # Trials are child runs and carry the tag, too.
-            first, *doubles = [
-                run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags
-            ] or [None]
-            for double in doubles:
-                logger.warning("deleting %s, a second run of %s", double.info.run_id, job_id)
-                self._client.delete_run(double.info.run_id)
+            first, *doubles = self._runs_of(job_id) or [None]
+            self._delete(job_id, doubles)
             return None if first is None else _report(first)
 
         return await self._call(find)
+
+    async def discard_doubles(self, job_id: str, run_id: str) -> None:
+        """Delete every run that carries the job's tag, but for one and the runs below it."""
+
+        def discard() -> None:
+            runs = self._runs_of(job_id)
+            self._delete(job_id, [run for run in runs if run.info.run_id != run_id])
+
+        await self._call(discard)
 
     async def children(self, parent: RunRef) -> Sequence[RunReport]:
         """The runs below a run, oldest first."""
@@ -193,6 +189,23 @@ class MlflowRuns:
     async def read_artifact(self, run_id: str, path: str) -> bytes:
         """The content of a file that `artifacts` has listed."""
         return await self._call(lambda: self._download(run_id, path))
+
+    def _runs_of(self, job_id: str) -> list[Run]:
+        """The runs that carry a job's tag, oldest first, without the trials, which carry it too."""
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        if experiment is None:
+            return []
+        runs = self._client.search_runs(
+            [experiment.experiment_id],
+            filter_string=f"tags.`{RunTag.JOB_ID}` = '{job_id}'",
+            order_by=["attributes.start_time ASC"],
+        )
+        return [run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags]
+
+    def _delete(self, job_id: str, doubles: Sequence[Run]) -> None:
+        for double in doubles:
+            logger.warning("deleting %s, a second run of %s", double.info.run_id, job_id)
+            self._client.delete_run(double.info.run_id)
 
     def _download(self, run_id: str, path: str) -> bytes:
         with tempfile.TemporaryDirectory() as folder:

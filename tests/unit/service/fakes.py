@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 from jobs.tickets import RunTag
@@ -124,6 +125,7 @@ class FakeMlflow:
         self.is_away = False
         self.refuses = False
         self.runs: dict[str, RunReport] = {}
+        self._numbers = count()
         self.parameters: dict[str, Mapping[str, str]] = {}
         self.documents: dict[str, Mapping[str, object]] = {}
         self.logs: dict[tuple[str, int], str] = {}
@@ -155,7 +157,7 @@ class FakeMlflow:
 
     def add_child(self, parent_id: str, metrics: Mapping[str, float], **tags: str) -> str:
         """Open a run below another, as the driver of a search does; a minute after the last one."""
-        number = len(self.runs)
+        number = next(self._numbers)
         ref = replace(self.runs[parent_id].ref, run_id=f"run{number}")
         job_id = self.runs[parent_id].tags[RunTag.JOB_ID]
         own = {str(RunTag.JOB_ID): job_id, _PARENT: parent_id}
@@ -184,6 +186,13 @@ class FakeMlflow:
         await self._arrive()
         return next((run for run in self.own_runs() if run.tags[RunTag.JOB_ID] == job_id), None)
 
+    async def discard_doubles(self, job_id: str, run_id: str) -> None:
+        await self._arrive()
+        for run in self.own_runs():
+            if run.tags[RunTag.JOB_ID] == job_id and run.ref.run_id != run_id:
+                del self.runs[run.ref.run_id]
+        self._leave()
+
     async def children(self, parent: RunRef) -> Sequence[RunReport]:
         await self._arrive()
         return self.children_of(parent.run_id)
@@ -194,7 +203,7 @@ class FakeMlflow:
         await self._arrive()
         if self.refuses:
             raise RefusedError("MLflow refused: the name of the run is too long")
-        ref = RunRef(f"run{len(self.runs)}", "7")
+        ref = RunRef(f"run{next(self._numbers)}", "7")
         own = {str(RunTag.JOB_ID): job_id, "name": name, "source": source}
         self.runs[ref.run_id] = RunReport(ref, RunStatus.RUNNING, {**tags, **own})
         self._leave()
