@@ -148,6 +148,11 @@ class Connection:
             response = self._http.delete(path)
         self._check(response)
 
+    def download(self, path: str, file: BinaryIO, *, silence_s: float) -> None:
+        """Write an answer to a file, in pieces; a longer silence than `silence_s` is an error."""
+        with self._stream(path, silence_s) as response:
+            file.writelines(response.iter_bytes())
+
     def post_file(
         self, model: type[_Model], path: str, file: BinaryIO, filename: str, timeout_s: float
     ) -> _Model:

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from copy import copy
 from typing import Self
 
+from sqlalchemy import select
+
 from service.callers import Caller
 from service.database import Database
 from service.errors import DatabaseUnavailableError

@@ -116,8 +116,8 @@ class ModelChanges:
                 raise ModelAliasNotFoundError(f"{name!r} has no alias {alias!r}") from error
             await self._note("alias.remove", f"{name}@{alias}", owner)
 
-    async def delete_version(self, name: str, selector: str) -> None:
-        """Delete a version that nothing needs.
+    async def delete_version(self, name: str, selector: str) -> int:
+        """Delete a version that nothing needs; the number that it had.
 
         Raises:
             MlflowUnavailableError: If MLflow does not answer.
@@ -137,6 +137,7 @@ class ModelChanges:
             except RefusedError as error:
                 raise ModelVersionNotFoundError(f"{what} has just been deleted") from error
             await self._note("model_version.delete", f"{name}/{number}", found.owner)
+            return number
 
     async def delete_model(self, name: str) -> None:
         """Delete a model with its versions, if nothing needs any; the name stays its project's.

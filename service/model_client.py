@@ -46,7 +46,7 @@ class ModelClient:
     def download(self, name: str, version: str, file: BinaryIO) -> None:
         """Write a version's adapter to a file, as a tar."""
         path = f"{_version_path(name, version)}/download"
-        file.writelines(self._connection.stream_bytes(path, silence_s=_DOWNLOAD_SILENCE_S))
+        self._connection.download(path, file, silence_s=_DOWNLOAD_SILENCE_S)
 
     def promote(
         self, name: str, alias: str, version: int, *, only_from: int | None = None

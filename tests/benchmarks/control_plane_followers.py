@@ -13,6 +13,8 @@ from latency import summary
 from service.database import Database
 from service.events import Events
 from service.lifecycle import Jobs
+from service.mlflow_server import MlflowServer
+from service.model_registry import MlflowRegistry
 
 _NUM_JOBS = 5
 _IDLE_S = 5.0
@@ -73,7 +75,8 @@ async def measure_followers(
             await _within(asyncio.gather(*(event.wait() for event in begun)), tasks)
             idle_cores = await _idle_cores(bench)
             posts = await Burst(bench, "followed-burst").run(num_posts, 8, 20.0)
-            committed = await _let_events_happen(Jobs(database), ids, num_events)
+            jobs = Jobs(database, MlflowRegistry(MlflowServer(bench.stack.mlflow_url)))
+            committed = await _let_events_happen(jobs, ids, num_events)
             await _within(asyncio.gather(*tasks), tasks)
         stored = {job_id: await _stored_ids(database, job_id) for job_id in ids}
     finally:
