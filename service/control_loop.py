@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 
 from service.dispatcher import Dispatcher
 from service.errors import UnavailableError
@@ -23,6 +25,7 @@ class ControlLoop:
         reconciler: Looks after the jobs on the cluster.
         dispatcher: Puts jobs there.
         poll_interval_s: Pause between two rounds; longer while Ray or MLflow is away.
+        on_round: Told the seconds that each complete round took.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class ControlLoop:
         reconciler: Reconciler,
         dispatcher: Dispatcher,
         poll_interval_s: float,
+        on_round: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self.lease = lease
         self._renewal_interval_s = lease_ttl_s / _RENEWALS_PER_TTL
@@ -39,6 +43,26 @@ class ControlLoop:
         self._dispatcher = dispatcher
         self._poll_interval_s = poll_interval_s
         self._delay_s = poll_interval_s
+        self._on_round = on_round
+        self._current_at = time.monotonic()
+
+    @property
+    def is_acting(self) -> bool:
+        """Whether this replica is the one that moves jobs."""
+        return self.lease.is_held
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds since the jobs were last compared with Ray and MLflow, all of them.
+
+        A replica that takes the lease over counts from then.
+        """
+        return time.monotonic() - self._current_at
+
+    @property
+    def num_behind(self) -> int:
+        """Jobs that the last round could not compare."""
+        return self._reconciler.num_behind
 
     async def run(self) -> None:
         """Go on until cancelled; then let another replica take over at once."""
@@ -59,8 +83,11 @@ class ControlLoop:
             LeaseLostError: If another replica took over; it goes on from what was done.
             UnavailableError: If Ray or MLflow is away; the round is repeated when it is back.
         """
+        began_at = time.monotonic()
         await self._reconciler.reconcile()
         await self._dispatcher.dispatch_waiting()
+        self._current_at = time.monotonic()
+        self._on_round(self._current_at - began_at)
 
     async def _keep_lease(self) -> None:
         is_away = is_leading = False
@@ -69,6 +96,7 @@ class ControlLoop:
                 was_leading, is_leading = is_leading, await self.lease.acquire()
                 is_away = False
                 if is_leading and not was_leading:
+                    self._current_at = time.monotonic()
                     logger.info("this replica leads")
                 elif was_leading and not is_leading:
                     logger.warning("another replica leads now; this one stands by")

@@ -6,7 +6,7 @@ there is one writer at a time, and on PostgreSQL the row stays locked. Both rais
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
@@ -44,10 +44,17 @@ class Database:
     Args:
         url: SQLAlchemy URL with an asyncio driver: aiosqlite or asyncpg.
         timeout_s: Seconds that a transaction on PostgreSQL may take; one on SQLite asks no server.
+        on_outage: Called each time that a transaction fails since the database is away.
     """
 
-    def __init__(self, url: str, timeout_s: float = _TRANSACTION_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = _TRANSACTION_TIMEOUT_S,
+        on_outage: Callable[[], None] = lambda: None,
+    ) -> None:
         self._path = _file_of(url)
+        self._on_outage = on_outage
         self._turn: AbstractAsyncContextManager[None]
         if make_url(url).get_backend_name() == "sqlite":
             self._read_engine = _open_sqlite(url, takes_write_lock=False)
@@ -122,6 +129,7 @@ class Database:
         except (SQLAlchemyError, OSError) as error:
             if not (limit.expired() or is_outage(error)):
                 raise
+            self._on_outage()
             raise DatabaseUnavailableError(
                 "the database does not answer; try again in a moment"
             ) from error

@@ -18,6 +18,7 @@ from jobs.tickets import TICKET_VARIABLE, JobTicket, RunTag
 from service.boundaries import DriverRequest, Drivers, RunRef, Runs, RunStatus
 from service.errors import DriverNotStartedError, MissingFileError, RefusedError
 from service.files import Files
+from service.leases import LeaseLostError
 from service.lifecycle import Jobs
 from service.settings import ServiceSettings
 from service.states import JobStatus
@@ -106,7 +107,11 @@ class Dispatcher:
         )
         document = ticket.model_dump(mode="json", exclude={"attempt", "reach"})
         await self._runs.describe(run.run_id, run_parameters(job), document)
-        job = await self._jobs.note_run(job.id, run)
+        try:
+            job = await self._jobs.note_run(job.id, run)
+        except LeaseLostError:
+            await self._discard_own_run(job.id)
+            raise
         if job.status.is_stopping or job.is_over(ticket.attempt):
             return
         submission_id = job.submission_id
@@ -139,6 +144,12 @@ class Dispatcher:
         if known.status is not RunStatus.RUNNING:
             await self._runs.set_status(known.ref.run_id, RunStatus.RUNNING)
         return known.ref
+
+    async def _discard_own_run(self, job_id: str) -> None:
+        """Leave the job to the replica that leads, with the run that it has given it."""
+        run_id = (await self._jobs.get(job_id)).run_id
+        if run_id is not None:
+            await self._runs.discard_doubles(job_id, run_id)
 
     async def _fail(self, job: Job, code: FailureCode, message: str) -> None:
         logger.error("%s cannot be submitted: %s", job.id, message)

@@ -11,6 +11,9 @@ ServiceError
     ├── JobNotFoundError             404 job-not-found
     ├── JobNotASearchError           404 job-not-a-search
     ├── TrialNotFoundError           404 trial-not-found
+    ├── RunNotFoundError             404 run-not-found
+    ├── CheckpointNotFoundError      404 checkpoint-not-found
+    ├── ArtifactNotFoundError        404 artifact-not-found
     ├── ReportNotFoundError          404 report-not-found
     ├── ReportFileNotFoundError      404 report-file-not-found
     ├── DataFileNotFoundError        404 file-not-found
@@ -208,6 +211,24 @@ class TrialNotFoundError(ProblemError):
     """The search has no trial of this id."""
 
     code, status = "trial-not-found", 404
+
+
+class RunNotFoundError(ProblemError):
+    """The job's MLflow run is gone."""
+
+    code, status = "run-not-found", 404
+
+
+class CheckpointNotFoundError(ProblemError):
+    """The job has no checkpoint of this id."""
+
+    code, status = "checkpoint-not-found", 404
+
+
+class ArtifactNotFoundError(ProblemError):
+    """The job's run has no file of this path."""
+
+    code, status = "artifact-not-found", 404
 
 
 class ReportNotFoundError(ProblemError):

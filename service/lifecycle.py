@@ -10,7 +10,8 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
-from typing import Any, Self
+from datetime import datetime
+from typing import Any, Protocol, Self
 
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -64,6 +65,19 @@ _UNSUBMITTED = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_(None))
 _ON_CLUSTER = or_(Job.status.in_([JobStatus.RUNNING, *_STOPPING]), _CLAIMED)
 
 
+class JobWatcher(Protocol):
+    """Hears of what has become of jobs, once it is committed; must not block."""
+
+    def submitted(self, job: Job) -> None:
+        """Ray has taken an attempt."""
+
+    def started(self, job: Job) -> None:
+        """It was the first one."""
+
+    def ended(self, job: Job) -> None:
+        """The job has ended for good."""
+
+
 class Jobs:
     """The jobs of one database; those that `acting_for` answers are one caller's alone.
 
@@ -71,12 +85,20 @@ class Jobs:
         database: Where they are.
         registry: Knows which names of models are taken.
         reach: What jobs may read.
+        watcher: Told what becomes of jobs.
     """
 
-    def __init__(self, database: Database, registry: Registry, reach: Reach = _CLOSED) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        reach: Reach = _CLOSED,
+        watcher: JobWatcher | None = None,
+    ) -> None:
         self._database = database
         self._registry = registry
         self._reach = reach
+        self._watcher = watcher
         self._caller: Caller | None = None
         self._lease: Lease | None = None
 
@@ -428,7 +450,26 @@ class Jobs:
                 await self._lease.require(session)
             job = await find_job(session, job_id, self._caller, lock=True)
             require_match(job, if_match)
+            before = (job.started_at, job.submitted_at, job.terminal)
             yield session, job
+        self._tell(job, *before)
+
+    def _tell(
+        self,
+        job: Job,
+        started_at: datetime | None,
+        submitted_at: datetime | None,
+        was_terminal: bool,
+    ) -> None:
+        """Let the watcher know how a job differs from what it was."""
+        if self._watcher is None:
+            return
+        if job.submitted_at not in {None, submitted_at}:
+            self._watcher.submitted(job)
+        if job.started_at not in {None, started_at}:
+            self._watcher.started(job)
+        if job.terminal and not was_terminal:
+            self._watcher.ended(job)
 
     async def _queue(self, session: AsyncSession, job: Job, spec: JobSpec) -> None:
         files = await require_files(session, spec, self._caller, lock=True)

@@ -193,8 +193,8 @@ def _respond(
     request: Request, problem: Problem, headers: Mapping[str, str] | None
 ) -> ProblemResponse:
     if request.url.path.startswith(f"{OPENAI_PREFIX}/"):
-        problem = for_openai(problem)
-        headers = dict(headers or {}) | retry_header(problem.status)
+        problem, headers = for_openai(problem), {**(headers or {}), **retry_header(problem.status)}
+    request.state.problem_code = problem.code  # for those who count
     content = problem.model_dump(mode="json", exclude_defaults=True)
     return ProblemResponse(content, problem.status, headers)
 

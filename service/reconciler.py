@@ -155,6 +155,8 @@ class Reconciler:
         self._jobs = jobs
         self._drivers = drivers
         self._runs = runs
+        self.num_behind = 0
+        """Jobs that could not be looked at, of the last round."""
 
     async def reconcile(self) -> None:
         """Look at every submitted job once; trouble with one does not hold up the others.
@@ -165,6 +167,7 @@ class Reconciler:
         """
         jobs = await self._jobs.submitted()
         results = await asyncio.gather(*map(self._reconcile, jobs), return_exceptions=True)
+        self.num_behind = sum(isinstance(result, Exception) for result in results)
         outage: UnavailableError | None = None
         for job, error in zip(jobs, results, strict=True):
             if isinstance(error, UnavailableError):
@@ -255,8 +258,10 @@ class Reconciler:
         succeeded: Succeed | None = None,
     ) -> None:
         log = await self._keep_log(job, run)
-        if run and not run.status.is_ended:
-            await self._runs.end(run.ref.run_id, _RUN_STATUS[status])
+        if run:
+            if not run.status.is_ended:
+                await self._runs.end(run.ref.run_id, _RUN_STATUS[status])
+            await self._discard_doubles(job, run)
         await self._jobs.end(
             job.id,
             job.attempt,
@@ -268,6 +273,13 @@ class Reconciler:
             summary=succeeded.summary if succeeded else None,
         )
         logger.info("%s is %s", job.id, status)
+
+    async def _discard_doubles(self, job: Job, run: RunReport) -> None:
+        """Remove what MLflow opened late, for a replica that had given up or was killed."""
+        try:
+            await self._runs.discard_doubles(job.id, run.ref.run_id)
+        except RefusedError:
+            logger.exception("%s may have a second run in MLflow", job.id)
 
     async def _keep_log(self, job: Job, run: RunReport | None) -> str | None:
         """Save the driver's log with the run, since Ray keeps it only for a while."""

@@ -24,7 +24,9 @@ class _Cursor(sqlite3.Cursor):
 
 
 class _Connection(sqlite3.Connection):
-    def cursor(self, factory: type[sqlite3.Cursor] = _Cursor) -> sqlite3.Cursor:
+    def cursor(  # type: ignore[override]  # SQLAlchemy passes no factory
+        self, factory: type[sqlite3.Cursor] = _Cursor
+    ) -> sqlite3.Cursor:
         return super().cursor(factory)
 
 
@@ -43,7 +45,7 @@ class PromptSqlite(SQLiteDialect_pysqlite):
     supports_statement_cache = True
 
     def __init__(self, takes_write_lock: bool = False, **options: object) -> None:
-        super().__init__(**options)
+        super().__init__(**options)  # type: ignore[arg-type]
         self._takes_write_lock = takes_write_lock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
 

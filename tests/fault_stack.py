@@ -109,15 +109,18 @@ class FaultStack(LocalStack):
 
     def ray_jobs(self) -> list[dict[str, Any]]:
         """Every driver that Ray knows of."""
-        url = f"{self.ray_dashboard_url}/api/jobs/"
-        answer = httpx.get(url, headers=self.ray_headers(), timeout=30, trust_env=False)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()
-        return [job for job in found if job["type"] == "SUBMISSION"]
+        return [job for job in self.ask_ray("GET", "") if job["type"] == "SUBMISSION"]
+
+    def ask_ray(self, method: str, path: str, body: object = None) -> Any:
+        """Answer of Ray's Jobs API."""
+        url = f"{self.ray_dashboard_url}/api/jobs/{path}"
+        with httpx.Client(headers=self.ray_headers(), timeout=60, trust_env=False) as client:
+            return client.request(method, url, json=body).raise_for_status().json()
 
     def drivers(self) -> list[str]:
         """The processes under the Ray head that are drivers of jobs."""
         found = psutil.Process(self.children["ray"].pid).children(recursive=True)
-        return [" ".join(command) for command in map(_command_of, found) if "jobs." in command[-1]]
+        return [" ".join(command) for command in map(command_of, found) if "jobs." in command[-1]]
 
     def stop(self) -> None:
         """Stop everything."""
@@ -177,7 +180,7 @@ def is_alive(child: ChildProcess) -> bool:
     return True
 
 
-def until(condition: Callable[[], object], what: str, timeout_s: float = 300.0) -> None:
+def until(condition: Callable[[], object], what: str, timeout_s: float = 900.0) -> None:
     """Wait for something; a test that waits in vain says for what."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -197,7 +200,8 @@ def end_all(processes: list[psutil.Process]) -> None:
     assert not left
 
 
-def _command_of(process: psutil.Process) -> list[str]:
+def command_of(process: psutil.Process) -> list[str]:
+    """How a process was started; one empty word if it is gone."""
     try:
         return process.cmdline() or [""]
     except (psutil.NoSuchProcess, psutil.ZombieProcess):

@@ -4,9 +4,7 @@ Drivers are real processes that Ray starts; they record a failure in MLflow at o
 fit into a minute.
 """
 
-import asyncio
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,13 +16,11 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs.tickets import TICKET_VARIABLE, RunTag
-from service.boundaries import DriverRequest, DriverState
 from service.client import Client
-from service.ray_client import RayDrivers
 from service.settings import ServiceSettings
-from tests.fault_stack import FaultStack, Replica, until
+from tests.fault_stack import FaultStack, Replica, command_of, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 ROWS = b'{"instruction": "Add 2 and 3.", "output": "5"}\n'
 MAX_LIVE = 3
@@ -167,17 +163,18 @@ def test_a_killed_leader_is_replaced_in_time_and_no_job_runs_twice(stack: FaultS
 
 
 def test_leaders_that_are_suspended_and_go_on_later_do_nothing_twice(stack: FaultStack) -> None:
-    with replicas(stack, 2, LEASE_TTL_S="1.5") as started:
-        jobs = submit(started[0].client, 20)
-        for _ in range(4):
-            leader = leader_of(started)
-            (other,) = [replica for replica in started if replica is not leader]
-            before = last_said(other)
+    with replicas(stack, 2, LEASE_TTL_S="3") as started:
+        leader_of(started)
+        jobs = submit(started[0].client, 12)
+        for _ in range(3):
+            said = {replica: last_said(replica) for replica in started}
+            other, leader = sorted(started, key=lambda replica: said[replica])
+            before = said[other]
             ended = num_ended(other.client, jobs)
             suspended = psutil.Process(leader.pid)
             suspended.suspend()
             until(lambda: last_said(other) != before, "another leader")  # noqa: B023
-            until(lambda: num_ended(other.client, jobs) > ended or ended == 20, "its work")  # noqa: B023
+            until(lambda: num_ended(other.client, jobs) > ended or ended == len(jobs), "its work")  # noqa: B023
             suspended.resume()
         client = started[0].client
         until(lambda: num_ended(client, jobs) == len(jobs), "the end of all jobs")
@@ -187,17 +184,43 @@ def test_leaders_that_are_suspended_and_go_on_later_do_nothing_twice(stack: Faul
         assert all("stands by" in replica.log() for replica in started)
 
 
-async def test_a_driver_that_is_stopped_right_after_its_submission_ends(stack: FaultStack) -> None:
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in stack.client_environment().items():
-            environment.setenv(name, value)
-        drivers = RayDrivers(stack.ray_dashboard_url)
-        request = DriverRequest("late-a1", "sleep 600", {}, {"job_id": "late"})
-        await drivers.submit(request)
-        await drivers.stop("late-a1")
-        deadline = time.monotonic() + 60
-        while (report := await drivers.report("late-a1")).state.is_live:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.1)
+def test_ray_ends_a_driver_that_is_stopped_right_after_its_submission(stack: FaultStack) -> None:
+    start_driver(stack, "late-a1", "sleep 611")
 
-    assert report.state is DriverState.STOPPED
+    stack.ask_ray("POST", "late-a1/stop")
+
+    assert end_of(stack, "late-a1") == "STOPPED"
+    until(lambda: not processes(stack, "sleep 611"), "the end of the driver")
+
+
+def test_ray_does_not_count_a_driver_as_running_whose_supervisor_was_killed(
+    stack: FaultStack,
+) -> None:
+    start_driver(stack, "orphan-a1", "sleep 612")
+    until(lambda: processes(stack, "sleep 612"), "the driver")
+
+    for process in processes(stack, "ray::JobSupervisor"):
+        process.kill()
+
+    assert end_of(stack, "orphan-a1") == "FAILED"
+    until(lambda: not processes(stack, "sleep 612"), "the end of the driver")
+
+
+def start_driver(stack: FaultStack, submission_id: str, command: str) -> None:
+    metadata = {"job_id": submission_id}
+    body = {"submission_id": submission_id, "entrypoint": command, "metadata": metadata}
+    stack.ask_ray("POST", "", body)
+
+
+def end_of(stack: FaultStack, submission_id: str) -> str:
+    def is_over() -> bool:
+        return stack.ask_ray("GET", submission_id)["status"] not in {"PENDING", "RUNNING"}
+
+    until(is_over, "the end of the driver")
+    return str(stack.ask_ray("GET", submission_id)["status"])
+
+
+def processes(stack: FaultStack, command: str) -> list[psutil.Process]:
+    """Processes under the Ray head by the beginning of their command."""
+    found = psutil.Process(stack.children["ray"].pid).children(recursive=True)
+    return [each for each in found if " ".join(command_of(each)).startswith(command)]

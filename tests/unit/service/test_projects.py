@@ -16,7 +16,7 @@ STRANGER = KeyToken("key-00000000000000bb", "S" * 43)
 STRANGER_HEADERS = {"Authorization": f"Bearer {STRANGER.text}"}
 
 FOR_ADMINISTRATORS = ("/v1/keys", "/v1/audit")
-OF_NOBODY = {("GET", "/v1/info")}
+OF_NOBODY = {("GET", "/v1/info"), ("GET", "/v1/capabilities")}
 MAKING_OWN = {
     ("POST", "/v1/jobs"),
     ("POST", "/v1/files"),
@@ -47,6 +47,7 @@ class Owned:
     fine_tuning_job_id: str = "job-0000000000000000"
     trial_id: str = "trial-0001"
     name: str = "report.json"
+    file_path: str = "job.json"
     model_name: str = "sums"
     version: str = "1"
     alias: str = "champion"
@@ -82,6 +83,7 @@ async def owned(stage: Stage) -> Owned:
     )
     for name in ("report.json", "report.md"):
         stage.mlflow.files[run_id, f"search/{name}"] = b"{}"
+    stage.mlflow.files[run_id, "job.json"] = b"{}"
     stage.registry.register("sums", alias="champion", run_id=run_id)
     return Owned(job_id, spec["data"]["train"], fine_tuning_job_id)
 

@@ -87,6 +87,21 @@ async def test_it_does_not_submit_again_what_another_has_submitted(
     assert [request.submission_id for request in stage.ray.requests] == [f"{job_id}-a1"]
 
 
+async def test_a_run_that_was_opened_for_a_leader_that_died_goes_when_the_job_ends(
+    stage: Stage,
+) -> None:
+    job_id = await stage.started()
+    await stage.mlflow.create(job_id, "sums", "python -m jobs.finetune")
+    run_id = next(iter(stage.mlflow.runs))
+    stage.mlflow.tag(run_id, MODEL_NAME="sums", MODEL_VERSION="3")
+    stage.ray.end(f"{job_id}-a1", DriverState.SUCCEEDED)
+
+    await stage.work()
+
+    assert (await stage.job(job_id))["status"] == "succeeded"
+    assert list(stage.mlflow.runs) == [run_id]
+
+
 async def test_a_run_that_it_opens_late_does_not_become_the_jobs(
     stage: Stage, other: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +117,7 @@ async def test_a_run_that_it_opens_late_does_not_become_the_jobs(
 
     assert await other.statuses(job_id) == ["queued", "running", "succeeded"]
     assert len(stage.ray.requests) == 1
+    assert len(stage.mlflow.runs) == 1
 
 
 @pytest.mark.parametrize("verb", ["pause", "cancel"])
