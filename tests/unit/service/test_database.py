@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from service.database import Database
 from service.errors import DatabaseUnavailableError
 from service.events import Events
+from service.file_states import FileStatus
 from service.states import JobStatus
 from service.tables import ApiKey, AuditEntry, Job, JobEvent, LeaseRow, UploadedFile, utc_now
 from tests.unit.service.standing_lease import led_jobs
@@ -258,7 +259,13 @@ async def test_sqlite_checks_foreign_keys_and_lets_readers_work_beside_a_writer(
 
 def _file(file_id: str) -> UploadedFile:
     return UploadedFile(
-        id=file_id, filename="a", size_bytes=1, sha256="0", num_rows=1, created_at=utc_now()
+        id=file_id,
+        filename="a",
+        size_bytes=1,
+        sha256="0",
+        num_rows=1,
+        status=FileStatus.READY,
+        created_at=utc_now(),
     )
 
 
