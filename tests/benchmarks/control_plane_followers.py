@@ -76,8 +76,7 @@ async def measure_followers(
             await _within(asyncio.gather(*(event.wait() for event in begun)), tasks)
             idle_cores = await _idle_cores(bench)
             posts = await Burst(bench, "followed-burst").run(num_posts, 8, 20.0)
-            jobs = Jobs(database, MlflowRegistry(MlflowServer(bench.stack.mlflow_url)))
-            committed = await _let_events_happen(database, jobs, ids, num_events)
+            committed = await _let_events_happen(bench, database, ids, num_events)
             await _within(asyncio.gather(*tasks), tasks)
         stored = {job_id: await _stored_ids(database, job_id) for job_id in ids}
     finally:
@@ -120,11 +119,12 @@ async def _idle_cores(bench: Bench) -> float:
 
 
 async def _let_events_happen(
-    database: Database, jobs: Jobs, ids: list[str], num_events: int
+    bench: Bench, database: Database, ids: list[str], num_events: int
 ) -> dict[int, float]:
     """Write events to each job and end it; when each event was committed."""
-    committed: dict[int, float] = {}
+    jobs = Jobs(database, MlflowRegistry(MlflowServer(bench.stack.mlflow_url)))
     events = Events(database, 1.0)
+    committed: dict[int, float] = {}
     for number in range(num_events):
         for job_id in ids:
             if number == num_events - 1:
