@@ -13,7 +13,7 @@ HARNESS_PACKAGES := lm_eval sacrebleu portalocker tabulate colorama lxml
 NOT_BY_DEFAULT := slow or gpu or benchmark
 PARALLEL := --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: help install demo demo-full up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval bench-delta lint types imports format wheel constraints clean
+.PHONY: help install demo demo-full up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval bench-delta lint types imports openapi format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -92,6 +92,9 @@ types: $(INSTALLED)  ## mypy, strict
 
 imports: $(INSTALLED)  ## the layers' import contracts
 	$(BIN)/lint-imports
+
+openapi: $(INSTALLED)  ## write docs/openapi.json anew
+	$(BIN)/python -m service.openapi
 
 format: $(INSTALLED)  ## rewrite the formatting
 	$(BIN)/ruff check --fix .

@@ -70,13 +70,13 @@ class TuningSpec(LabelledSpec):
         num_workers = self.resources.num_workers
         if isinstance(num_workers, int) and self.training.batch_size % num_workers:
             raise ValueError(
-                f"training.batch_size {self.training.batch_size} must be a multiple of "
+                f"training.batch_size: {self.training.batch_size} must be a multiple of "
                 f"resources.num_workers {num_workers}"
             )
         if self.training.batch_size < self.resources.most_workers:
             raise ValueError(
-                f"training.batch_size {self.training.batch_size} must be at least the most workers "
-                f"of resources.num_workers, {self.resources.most_workers}"
+                f"training.batch_size: {self.training.batch_size} must be at least the most "
+                f"workers of resources.num_workers, {self.resources.most_workers}"
             )
         return self
 

@@ -14,6 +14,9 @@ SNAPSHOT_FILE = "checkpoint_manager_snapshot.json"
 CHECKPOINT_PREFIX = "checkpoint_2"
 """How Ray Train begins the name of a checkpoint, which is the time of its making."""
 
+_STATE_FILE = "state.json"
+"""What `workers.checkpoint` writes last of all; it holds the step."""
+
 
 def drop_damaged_snapshot(storage_path: str, run_name: str) -> None:
     """Set Ray Train's list of checkpoints aside if a crash cut it off or it names what is gone.
@@ -67,3 +70,30 @@ def checkpoint_names(filesystem: FileSystem, folder: str) -> list[str]:
         for info in found
         if info.type is FileType.Directory and info.base_name.startswith(CHECKPOINT_PREFIX)
     )
+
+
+def stored_sizes(storage_path: str, run_name: str) -> dict[int, int] | None:
+    """Bytes of each checkpoint in a run's folder, by its step.
+
+    Args:
+        storage_path: Folder or address of all runs.
+        run_name: The run's folder within it.
+
+    Returns:
+        None if there is no such storage, which says nothing about the checkpoints.
+    """
+    filesystem, root = FileSystem.from_uri(storage_path)
+    if filesystem.get_file_info(root).type is FileType.NotFound:
+        return None
+    folder, sizes = f"{root}/{run_name}", {}
+    for name in checkpoint_names(filesystem, folder):
+        try:
+            with filesystem.open_input_stream(f"{folder}/{name}/{_STATE_FILE}") as file:
+                step = int(json.loads(file.read())["step"])
+            found = filesystem.get_file_info(FileSelector(f"{folder}/{name}", recursive=True))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            # Being removed at this moment, being copied, or damaged.
+            logger.info("%s in %s is passed over: %s", name, folder, error)
+            continue
+        sizes[step] = sum(info.size for info in found if info.type is FileType.File)
+    return sizes

@@ -152,7 +152,7 @@ def _handed_out(version: ModelVersion, found: Sequence[Artifact]) -> list[str]:
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str, version: ModelVersion) -> None:
-    """Move a file into a tar; nothing of it tells when or by whom that was done."""
+    """Put a file into a tar; nothing of it tells when or by whom that was done."""
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         if name == _WEIGHTS:
@@ -160,7 +160,6 @@ def _add(tar: tarfile.TarFile, path: Path, name: str, version: ModelVersion) -> 
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode = size_bytes, 0o644
         tar.addfile(entry, file)
-    path.unlink()
 
 
 def _require_safetensors(file: BinaryIO, size_bytes: int, version: ModelVersion) -> None:

@@ -95,6 +95,9 @@ class ProgressRead(Answer):
     checkpoint_step: int | None = None
     """Step of the last checkpoint that was stored: a stopped job resumes from there."""
 
+    num_tokens: int | None = None
+    """Tokens trained on so far, padding aside."""
+
 
 class SearchRead(Answer):
     """What is known of a search's trials together."""

@@ -55,6 +55,15 @@ async def require_admin(request: Request, caller: CallerPart) -> None:
     await _require(request, caller, Scope.ADMIN)
 
 
+async def require_scrape(request: Request, caller: CallerPart) -> None:
+    """Let a request pass whose key may read the service's own figures.
+
+    Raises:
+        ForbiddenError: If it may not.
+    """
+    await _require(request, caller, Scope.SCRAPE)
+
+
 async def _require(request: Request, caller: Caller, scope: Scope) -> None:
     try:
         caller.require(scope)

@@ -5,7 +5,7 @@ raises the boundary's `UnavailableError` where the other side does not answer, a
 where it answered that the request is wrong and will always be.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -59,7 +59,11 @@ class Drivers(Protocol):
         """Return if the cluster answers."""
 
     async def submit(self, request: DriverRequest) -> None:
-        """Start a driver; an id that is taken already has started, which is as good."""
+        """Start a driver; an id that is taken already has started, which is as good.
+
+        Raises:
+            DriverNotStartedError: If the cluster answers, but met an error of its own.
+        """
 
     async def report(self, submission_id: str) -> DriverReport:
         """How a driver is."""
@@ -117,12 +121,26 @@ class RunReport:
 
 
 @dataclass(frozen=True)
+class History:
+    """What was logged of one metric of a run, of each step the last value last."""
+
+    steps: Sequence[int]
+    values: Sequence[float]
+    """NaN and infinities as they were logged."""
+    times_ms: Sequence[int]
+    """When each was logged, in Unix time."""
+    is_sampled: bool = False
+    """Whether MLflow has left points out, as it chose."""
+
+
+@dataclass(frozen=True)
 class Artifact:
-    """A file that is kept with a run."""
+    """A file, or a folder, that is kept with a run."""
 
     path: str
     """Where it lies among the run's artifacts."""
     size_bytes: int
+    is_folder: bool = False
 
     @property
     def name(self) -> str:
@@ -144,6 +162,9 @@ class Runs(Protocol):
 
     async def find(self, job_id: str) -> RunReport | None:
         """The run that carries the job's tag, or None; doubles of it are deleted."""
+
+    async def discard_doubles(self, job_id: str, run_id: str) -> None:
+        """Delete every run that carries the job's tag, but for one and the runs below it."""
 
     async def children(self, parent: RunRef) -> Sequence[RunReport]:
         """The runs below a run, oldest first."""
@@ -180,8 +201,26 @@ class Runs(Protocol):
     async def read_log(self, run_id: str, attempt: int) -> str | None:
         """A driver's log as it was kept; None if it was not."""
 
+    async def history(self, run_id: str, key: str, most_points: int) -> History:
+        """What was logged of a metric; nothing if it was not.
+
+        Args:
+            run_id: The run.
+            key: The metric.
+            most_points: How many points may be read; a longer series comes sampled.
+        """
+
+    async def values_at(self, run_id: str, key: str, steps: Collection[int]) -> Mapping[int, float]:
+        """The last value of a metric at each of some steps where it has one."""
+
     async def artifacts(self, run_id: str, folder: str) -> Sequence[Artifact]:
         """The files of a folder, not those of folders in it; none if there is no such folder."""
+
+    async def entries(self, run_id: str, folder: str) -> Sequence[Artifact]:
+        """The files and the folders of a folder; the top one is ""."""
+
+    async def download(self, run_id: str, path: str, folder: Path) -> Path:
+        """Copy a file that `entries` has listed into a local folder, and say where it is."""
 
     async def read_artifact(self, run_id: str, path: str) -> bytes:
         """The content of a file that `artifacts` has listed."""
@@ -242,7 +281,7 @@ class Registry(Protocol):
         """Remove an alias; one that is not there is no error."""
 
     async def delete_version(self, name: str, version: int) -> None:
-        """Delete a version; its number is not given again."""
+        """Delete a version; the model does not give its number again."""
 
     async def delete_model(self, name: str) -> None:
         """Delete a registered model with all its versions."""

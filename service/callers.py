@@ -10,7 +10,10 @@ DEFAULT_PROJECT = "default"
 
 
 class Scope(StrEnum):
-    """What a key may do; each scope includes those before it."""
+    """What a key may do; `submit` includes `read`, and `admin` all."""
+
+    SCRAPE = "scrape"
+    """Read the service's own figures at /metrics, and nothing else."""
 
     READ = "read"
     """See the jobs, data sets and reports of the key's project."""
@@ -24,8 +27,15 @@ class Scope(StrEnum):
     @property
     def implied(self) -> frozenset["Scope"]:
         """The scope itself and those that it includes."""
-        scopes = list(Scope)
-        return frozenset(scopes[: scopes.index(self) + 1])
+        return _IMPLIED[self]
+
+
+_IMPLIED = {
+    Scope.SCRAPE: frozenset({Scope.SCRAPE}),
+    Scope.READ: frozenset({Scope.READ}),
+    Scope.SUBMIT: frozenset({Scope.READ, Scope.SUBMIT}),
+    Scope.ADMIN: frozenset(Scope),
+}
 
 
 @dataclass(frozen=True)

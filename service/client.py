@@ -1,5 +1,6 @@
 """A typed, synchronous client of the control plane's HTTP API."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -28,7 +29,9 @@ from service.connection import (
     ServiceUnreachableError,
     UnexpectedAnswerError,
 )
+from service.file_states import FileStatus
 from service.key_client import KeyClient
+from service.model_client import ModelClient
 from service.outage import Outage
 from service.resending import send_once
 from service.states import JobStatus
@@ -52,7 +55,10 @@ _DRY_RUN_ANSWER_S = 900.0
 """The service gives up earlier, after a time that its operator sets."""
 
 _UPLOAD_ANSWER_S = 900.0
-"""An upload is answered when every row of it is validated."""
+"""An upload is answered when its rows are validated, or after a time that an operator sets."""
+
+_LONGEST_LOOK_S = 5.0
+"""Longest wait between two looks at a file that is being validated."""
 
 
 class Client:
@@ -84,6 +90,8 @@ class Client:
         self._reconnect_wait_s = reconnect_wait_s
         self.keys = KeyClient(self._connection)
         """What administrators do: API keys and the audit log."""
+        self.models = ModelClient(self._connection)
+        """Registered adapters."""
 
     def __enter__(self) -> Self:
         return self
@@ -115,16 +123,57 @@ class Client:
         return self._connection.get(ReadinessRead, "/readyz", accepted=unavailable)
 
     def upload_file(self, rows: BinaryIO, filename: str) -> FileRead:
-        """Upload a data set; it is streamed, never held in memory."""
+        """Upload a data set; it is streamed, never held in memory.
+
+        One of many rows may still be `validating`: see `wait_for_file`.
+        """
         return self._connection.post_file(FileRead, "/v1/files", rows, filename, _UPLOAD_ANSWER_S)
 
     def get_file(self, file_id: str) -> FileRead:
         """Return what is known about an uploaded data set."""
         return self._connection.get(FileRead, f"/v1/files/{_segment(file_id)}")
 
-    def list_files(self, *, limit: int = 50, after: str | None = None) -> Page[FileRead]:
+    def list_files(
+        self, *, limit: int = 50, after: str | None = None, status: FileStatus | None = None
+    ) -> Page[FileRead]:
         """Return uploaded data sets, newest first; `after` is the last id of the page before."""
-        return self._connection.get(Page[FileRead], "/v1/files", limit=limit, after=after)
+        return self._connection.get(
+            Page[FileRead], "/v1/files", limit=limit, after=after, status=status
+        )
+
+    def wait_for_file(self, file_id: str, *, patience_s: float = 120.0) -> FileRead:
+        """Return a data set once it is no longer `validating`.
+
+        Args:
+            file_id: The data set.
+            patience_s: Longest time without an answer (seconds) before the error is raised.
+        """
+        outage = Outage(self._reconnect_wait_s, patience_s, lambda error: None)
+        wait_s = self._reconnect_wait_s
+        while True:
+            try:
+                file = self.get_file(file_id)
+            except ServiceUnreachableError as error:
+                outage.wait(error)
+            except ProblemError as error:
+                if error.status not in GATEWAY_STATUSES:
+                    raise
+                outage.wait(error)
+            else:
+                if file.status is not FileStatus.VALIDATING:
+                    return file
+                outage.end()
+                time.sleep(wait_s)
+                wait_s = min(2 * wait_s, _LONGEST_LOOK_S)
+
+    def download_file(self, file_id: str, file: BinaryIO) -> None:
+        """Write the bytes of a data set to a file."""
+        path = f"/v1/files/{_segment(file_id)}/content"
+        self._connection.download(path, file, silence_s=_STREAM_SILENCE_S)
+
+    def delete_file(self, file_id: str) -> None:
+        """Delete a data set that no job needs any more."""
+        self._connection.delete(f"/v1/files/{_segment(file_id)}")
 
     def submit_job(self, spec: JobSpec | Mapping[str, Any]) -> JobRead:
         """Queue a job; sent again if its answer is lost, it is queued once all the same."""

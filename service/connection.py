@@ -131,6 +131,28 @@ class Connection:
         )
         return self._send(model, request)
 
+    def put(
+        self,
+        model: type[_Model],
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> _Model:
+        """Send JSON that takes the place of what is there."""
+        return self._send(model, self._http.build_request("PUT", path, json=body, headers=headers))
+
+    def delete(self, path: str) -> None:
+        """Remove something."""
+        with self._reachable():
+            response = self._http.delete(path)
+        self._check(response)
+
+    def download(self, path: str, file: BinaryIO, *, silence_s: float) -> None:
+        """Write an answer to a file, in pieces; a longer silence than `silence_s` is an error."""
+        with self._stream(path, silence_s) as response:
+            file.writelines(response.iter_bytes())
+
     def post_file(
         self, model: type[_Model], path: str, file: BinaryIO, filename: str, timeout_s: float
     ) -> _Model:

@@ -214,7 +214,8 @@ def _explained() -> Iterator[None]:
 
 
 async def _lock(session: AsyncSession, sha256: str) -> None:
-    """Hold the bytes of a digest until the transaction ends; SQLite has one writer anyway."""
+    """Hold the bytes of a digest until the transaction ends."""
+    await session.connection()  # begins the transaction, and so makes it SQLite's one writer
     if session.get_bind().dialect.name == "postgresql":
         key = int.from_bytes(bytes.fromhex(sha256[:16]), signed=True)
         await session.execute(select(func.pg_advisory_xact_lock(key)))

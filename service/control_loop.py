@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 
 from service.dispatcher import Dispatcher
 from service.errors import UnavailableError
-from service.leases import Lease
+from service.leases import Lease, LeaseLostError
 from service.reconciler import Reconciler
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ class ControlLoop:
         reconciler: Looks after the jobs on the cluster.
         dispatcher: Puts jobs there.
         poll_interval_s: Pause between two rounds; longer while Ray or MLflow is away.
+        on_round: Told the seconds that each complete round took.
     """
 
     def __init__(
@@ -32,13 +35,34 @@ class ControlLoop:
         reconciler: Reconciler,
         dispatcher: Dispatcher,
         poll_interval_s: float,
+        on_round: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        self._lease = lease
+        self.lease = lease
         self._renewal_interval_s = lease_ttl_s / _RENEWALS_PER_TTL
         self._reconciler = reconciler
         self._dispatcher = dispatcher
         self._poll_interval_s = poll_interval_s
         self._delay_s = poll_interval_s
+        self._on_round = on_round
+        self._current_at = time.monotonic()
+
+    @property
+    def is_acting(self) -> bool:
+        """Whether this replica is the one that moves jobs."""
+        return self.lease.is_held
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds since the jobs were last compared with Ray and MLflow, all of them.
+
+        A replica that takes the lease over counts from then.
+        """
+        return time.monotonic() - self._current_at
+
+    @property
+    def num_behind(self) -> int:
+        """Jobs that the last round could not compare."""
+        return self._reconciler.num_behind
 
     async def run(self) -> None:
         """Go on until cancelled; then let another replica take over at once."""
@@ -48,7 +72,7 @@ class ControlLoop:
                 tasks.create_task(self._keep_working())
         finally:
             try:
-                await self._lease.release()
+                await self.lease.release()
             except UnavailableError as error:
                 logger.warning("the lease is left to expire: %s", error)
 
@@ -56,17 +80,26 @@ class ControlLoop:
         """One round.
 
         Raises:
+            LeaseLostError: If another replica took over; it goes on from what was done.
             UnavailableError: If Ray or MLflow is away; the round is repeated when it is back.
         """
+        began_at = time.monotonic()
         await self._reconciler.reconcile()
         await self._dispatcher.dispatch_waiting()
+        self._current_at = time.monotonic()
+        self._on_round(self._current_at - began_at)
 
     async def _keep_lease(self) -> None:
-        is_away = False
+        is_away = is_leading = False
         while True:
             try:
-                await self._lease.acquire()
+                was_leading, is_leading = is_leading, await self.lease.acquire()
                 is_away = False
+                if is_leading and not was_leading:
+                    self._current_at = time.monotonic()
+                    logger.info("this replica leads")
+                elif was_leading and not is_leading:
+                    logger.warning("another replica leads now; this one stands by")
             except UnavailableError as error:
                 if not is_away:
                     logger.warning("the lease cannot be renewed; trying again: %s", error)
@@ -77,14 +110,19 @@ class ControlLoop:
 
     async def _keep_working(self) -> None:
         while True:
-            if self._lease.is_held:
+            if self.lease.is_held:
                 await self._work_or_back_off()
+            else:
+                self._delay_s = self._poll_interval_s
             await asyncio.sleep(self._delay_s)
 
     async def _work_or_back_off(self) -> None:
         is_first_failure = self._delay_s == self._poll_interval_s
         try:
             await self.work_once()
+        except LeaseLostError as error:
+            logger.warning("%s", error)
+            return
         except UnavailableError as error:
             if is_first_failure:
                 logger.warning("%s", error)

@@ -6,14 +6,15 @@ there is one writer at a time, and on PostgreSQL the row stays locked. Both rais
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy.dialects import registry
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -21,9 +22,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from service.database_outages import is_outage
 from service.errors import DatabaseUnavailableError
+from service.sqlite import PromptSqlite
 
 _SQLITE_BUSY_TIMEOUT_MS = 10_000
-_BEGIN = "sqlite_begin"
 
 _STATEMENT_TIMEOUT_S = 10
 """After this the server itself ends a statement, one that waits for a lock included."""
@@ -43,22 +44,30 @@ class Database:
     Args:
         url: SQLAlchemy URL with an asyncio driver: aiosqlite or asyncpg.
         timeout_s: Seconds that a transaction on PostgreSQL may take; one on SQLite asks no server.
+        on_outage: Called each time that a transaction fails since the database is away.
     """
 
-    def __init__(self, url: str, timeout_s: float = _TRANSACTION_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = _TRANSACTION_TIMEOUT_S,
+        on_outage: Callable[[], None] = lambda: None,
+    ) -> None:
         self._path = _file_of(url)
+        self._on_outage = on_outage
+        self._turn: AbstractAsyncContextManager[None]
         if make_url(url).get_backend_name() == "sqlite":
-            self._engine = self._read_engine = create_async_engine(url)
-            # Taking SQLite's write lock at once lets a second writer wait; a lock that is upgraded
-            # after a read fails without waiting when another writer came first.
-            self._write_engine = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+            self._read_engine = _open_sqlite(url, takes_write_lock=False)
+            self._write_engine = _open_sqlite(url, takes_write_lock=True)
+            # SQLite's own waiting is by chance: under a burst, some writers would never get in.
+            self._turn = asyncio.Lock()
             self._timeout_s = None
-            _tune_sqlite(self._engine)
         else:
-            self._engine = self._write_engine = _open_postgres(url)
-            self._read_engine = self._engine.execution_options(
+            self._write_engine = _open_postgres(url)
+            self._read_engine = self._write_engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
+            self._turn = nullcontext()
             self._timeout_s = timeout_s
 
     @asynccontextmanager
@@ -81,7 +90,7 @@ class Database:
                 commit itself, nobody knows whether that was done.
         """
         session = AsyncSession(self._write_engine, expire_on_commit=False)
-        async with self._answering(), session, session.begin():
+        async with self._answering(), self._turn, session, session.begin():
             yield session
 
     async def upgrade(self) -> None:
@@ -108,16 +117,19 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
+        await self._read_engine.dispose()
+        await self._write_engine.dispose()
 
     @asynccontextmanager
     async def _answering(self) -> AsyncIterator[None]:
+        limit = asyncio.timeout(self._timeout_s)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with limit:
                 yield
         except (SQLAlchemyError, OSError) as error:
-            if not is_outage(error):
+            if not (limit.expired() or is_outage(error)):
                 raise
+            self._on_outage()
             raise DatabaseUnavailableError(
                 "the database does not answer; try again in a moment"
             ) from error
@@ -128,6 +140,7 @@ def _open_postgres(url: str) -> AsyncEngine:
         url,
         **_POOL,
         connect_args={
+            "async_creator_fn": _connect,
             "timeout": _CONNECT_TIMEOUT_S,
             "server_settings": {
                 "application_name": "hyplora",
@@ -137,6 +150,16 @@ def _open_postgres(url: str) -> AsyncEngine:
             },
         },
     )
+
+
+async def _connect(*arguments: object, **options: object) -> object:
+    """Open a connection, and tell a failure from the many others of the operating system's."""
+    import asyncpg  # only PostgreSQL needs it, and an installation for SQLite lacks it
+
+    try:
+        return await asyncpg.connect(*arguments, **options)
+    except OSError as error:  # no such socket, no such host, no answer in time
+        raise ConnectionError(str(error)) from error
 
 
 def _migrate(connection: Connection, revision: str) -> None:
@@ -158,8 +181,12 @@ def _file_of(url: str) -> Path | None:
     return Path(parsed.database)
 
 
-def _tune_sqlite(engine: AsyncEngine) -> None:
-    """Readers beside one writer, checked foreign keys, and transactions that SQLAlchemy begins."""
+def _open_sqlite(url: str, takes_write_lock: bool) -> AsyncEngine:
+    """Readers beside one writer, and checked foreign keys."""
+    registry.register("sqlite.prompt", PromptSqlite.__module__, PromptSqlite.__name__)
+    engine = create_async_engine(
+        make_url(url).set(drivername="sqlite+prompt"), takes_write_lock=takes_write_lock
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
@@ -171,6 +198,4 @@ def _tune_sqlite(engine: AsyncEngine) -> None:
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+    return engine

@@ -18,9 +18,10 @@ def is_outage(error: BaseException) -> bool:
     """Whether an error says nothing about the statement, only about the database's state.
 
     Args:
-        error: What SQLAlchemy raised, or asyncpg where no connection came about.
+        error: What a transaction raised. Errors of the operating system mean much else; of them,
+            only those of connections are the database's.
     """
-    if isinstance(error, OSError | PoolTimeoutError | OperationalError | InterfaceError):
+    if isinstance(error, ConnectionError | PoolTimeoutError | OperationalError | InterfaceError):
         return True
     if not isinstance(error, DBAPIError):
         return False

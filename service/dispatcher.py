@@ -7,6 +7,7 @@ made, and the driver's submission id is taken at most once.
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,15 +16,20 @@ from pydantic import TypeAdapter
 from jobs.specs import JobSpec, file_ids
 from jobs.tickets import TICKET_VARIABLE, JobTicket, RunTag
 from service.boundaries import DriverRequest, Drivers, RunRef, Runs, RunStatus
-from service.errors import MissingFileError, RefusedError
+from service.errors import DriverNotStartedError, MissingFileError, RefusedError
 from service.files import Files
-from service.lifecycle import Jobs
+from service.leases import LeaseLostError
+from service.led_jobs import LedJobs
 from service.settings import ServiceSettings
 from service.states import JobStatus
 from service.tables import Job
 from workers.specs import FailureCode
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE_S = 300.0
+"""A Ray that answers, and starts a job's driver at no attempt for so long, will not by itself; one
+that has just started may take a minute."""
 
 _SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
 
@@ -32,21 +38,27 @@ class Dispatcher:
     """Moves jobs from the queue to the cluster, oldest first."""
 
     def __init__(
-        self, settings: ServiceSettings, jobs: Jobs, files: Files, drivers: Drivers, runs: Runs
+        self, settings: ServiceSettings, jobs: LedJobs, files: Files, drivers: Drivers, runs: Runs
     ) -> None:
         self._settings = settings
         self._jobs = jobs
         self._files = files
         self._drivers = drivers
         self._runs = runs
+        self._failing_since: dict[str, float] = {}
 
     async def dispatch_waiting(self) -> None:
         """Submit what waits and fits.
 
         Raises:
+            LeaseLostError: If another replica does so by now.
             UnavailableError: If Ray or MLflow is away; what was not submitted waits on.
         """
         waiting = await self._jobs.awaiting_driver(self._settings.max_live_drivers)
+        ids = {job.id for job in waiting}
+        self._failing_since = {
+            job_id: since for job_id, since in self._failing_since.items() if job_id in ids
+        }
         if not waiting:
             return
         # Both must be there before a job is touched: until then the user can cancel it at once.
@@ -56,7 +68,7 @@ class Dispatcher:
             await self._dispatch(job.id)
 
     async def _dispatch(self, job_id: str) -> None:
-        job = await self._jobs.claim(job_id)
+        job = await self._jobs.claim(job_id, self._settings.max_live_drivers)
         if job is None:
             return
         try:
@@ -65,6 +77,17 @@ class Dispatcher:
             await self._fail(job, FailureCode.DATA_INVALID, str(error))
         except RefusedError as error:
             await self._fail(job, FailureCode.INTERNAL, str(error))
+        except DriverNotStartedError as error:
+            await self._wait_or_fail(job, str(error))
+
+    async def _wait_or_fail(self, job: Job, trouble: str) -> None:
+        """Leave a job for the next round, unless Ray has failed to start it for too long."""
+        now = time.monotonic()
+        if job.id not in self._failing_since:
+            logger.warning("%s is tried again: %s", job.id, trouble)
+        if now - self._failing_since.setdefault(job.id, now) >= _PATIENCE_S:
+            reason = f"Ray answers, but has not started the job for {_PATIENCE_S:.0f} s: {trouble}"
+            await self._fail(job, FailureCode.INTERNAL, reason)
 
     async def _submit(self, job: Job) -> None:
         spec = _SPEC.validate_python(job.spec)
@@ -84,7 +107,11 @@ class Dispatcher:
         )
         document = ticket.model_dump(mode="json", exclude={"attempt", "reach"})
         await self._runs.describe(run.run_id, run_parameters(job), document)
-        job = await self._jobs.note_run(job.id, run)
+        try:
+            job = await self._jobs.note_run(job.id, run)
+        except LeaseLostError:
+            await self._discard_own_run(job.id)
+            raise
         if job.status.is_stopping or job.is_over(ticket.attempt):
             return
         submission_id = job.submission_id
@@ -118,6 +145,12 @@ class Dispatcher:
             await self._runs.set_status(known.ref.run_id, RunStatus.RUNNING)
         return known.ref
 
+    async def _discard_own_run(self, job_id: str) -> None:
+        """Leave the job to the replica that leads, with the run that it has given it."""
+        run_id = (await self._jobs.get(job_id)).run_id
+        if run_id is not None:
+            await self._runs.discard_doubles(job_id, run_id)
+
     async def _fail(self, job: Job, code: FailureCode, message: str) -> None:
         logger.error("%s cannot be submitted: %s", job.id, message)
         try:
@@ -127,7 +160,7 @@ class Dispatcher:
         except RefusedError:
             logger.exception("the run of %s stays open", job.id)
         failure = {"code": code, "message": message, "log_tail": None}
-        await self._jobs.end(job.id, JobStatus.FAILED, reason=message, failure=failure)
+        await self._jobs.end(job.id, job.attempt, JobStatus.FAILED, reason=message, failure=failure)
 
 
 def run_tags(job: Job) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 ServiceError
 ├── RefusedError                     Ray or MLflow refused what it will refuse again
+├── DriverNotStartedError            Ray answers, but fails to start a driver: try again
 ├── MissingFileError                 the bytes of an uploaded file are gone, or not valid
 └── ProblemError                     has an HTTP status and a stable code
     ├── UnauthorizedError            401 unauthorized
@@ -10,6 +11,9 @@ ServiceError
     ├── JobNotFoundError             404 job-not-found
     ├── JobNotASearchError           404 job-not-a-search
     ├── TrialNotFoundError           404 trial-not-found
+    ├── RunNotFoundError             404 run-not-found
+    ├── CheckpointNotFoundError      404 checkpoint-not-found
+    ├── ArtifactNotFoundError        404 artifact-not-found
     ├── ReportNotFoundError          404 report-not-found
     ├── ReportFileNotFoundError      404 report-file-not-found
     ├── DataFileNotFoundError        404 file-not-found
@@ -78,6 +82,24 @@ class FieldError(BaseModel):
     """Line of an uploaded file, or row of one in Parquet, from 1."""
 
 
+class OpenAiError(BaseModel):
+    """An error as OpenAI's clients read it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    message: str
+    """The problem's `detail`."""
+
+    type: str
+    """What sort of problem it is, in OpenAI's words, such as invalid_request_error."""
+
+    param: str | None
+    """The first field at fault."""
+
+    code: str
+    """The problem's `code`."""
+
+
 class Problem(BaseModel):
     """An error as RFC 9457 lays it out."""
 
@@ -104,6 +126,9 @@ class Problem(BaseModel):
     errors: list[FieldError] = []
     """The fields at fault, where fields are."""
 
+    error: OpenAiError | None = None
+    """The same for OpenAI's clients; only under /openai/v1."""
+
 
 class ServiceError(Exception):
     """Base of the control plane's errors; the message says what to do next."""
@@ -111,6 +136,10 @@ class ServiceError(Exception):
 
 class RefusedError(ServiceError):
     """Ray or MLflow refused a request that it will refuse again."""
+
+
+class DriverNotStartedError(ServiceError):
+    """Ray answered that it failed to start a driver, which it may be able to in a while."""
 
 
 class MissingFileError(ServiceError):
@@ -182,6 +211,24 @@ class TrialNotFoundError(ProblemError):
     """The search has no trial of this id."""
 
     code, status = "trial-not-found", 404
+
+
+class RunNotFoundError(ProblemError):
+    """The job's MLflow run is gone."""
+
+    code, status = "run-not-found", 404
+
+
+class CheckpointNotFoundError(ProblemError):
+    """The job has no checkpoint of this id."""
+
+    code, status = "checkpoint-not-found", 404
+
+
+class ArtifactNotFoundError(ProblemError):
+    """The job's run has no file of this path."""
+
+    code, status = "artifact-not-found", 404
 
 
 class ReportNotFoundError(ProblemError):

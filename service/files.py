@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Collection, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -135,6 +135,14 @@ class Files:
         async with self._database.reading() as session:
             files = (await session.scalars(query)).all()
         return files[:limit], len(files) > limit
+
+    async def validating(self, file_ids: Collection[str]) -> set[str]:
+        """Those of some files whose rows are still being validated."""
+        query = select(UploadedFile.id).where(
+            UploadedFile.id.in_(file_ids), UploadedFile.status == FileStatus.VALIDATING
+        )
+        async with self._database.reading() as session:
+            return set((await session.scalars(query)).all()) if file_ids else set()
 
     async def open(self, file_id: str) -> tuple[UploadedFile, BinaryIO]:
         """The record of a data set and its bytes; close them.

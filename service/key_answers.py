@@ -34,7 +34,8 @@ class KeyCreate(BaseModel):
     """Whose jobs and data sets it opens."""
 
     scopes: tuple[Scope, ...] = Field((Scope.SUBMIT,), min_length=1, max_length=len(Scope))
-    """What it may do: `read`; `submit`, which includes it; `admin`, which includes both."""
+    """What it may do: `read`; `submit`, which includes it; `scrape`, to read /metrics alone;
+    `admin`, which includes all."""
 
     expires_at: Future | None = None
     """When it stops to be valid, with a time zone; never by default."""

@@ -1,15 +1,24 @@
-"""A lease in the database: of all replicas, the one that holds it acts for the others."""
+"""A lease in the database: of all replicas, the one that holds it acts for the others.
+
+Time alone keeps nobody out: a holder that is stopped in the middle of what it does can go on after
+another has taken over. What it writes then is refused by `Lease.require`.
+"""
 
 import secrets
 import socket
 import time
 from datetime import timedelta
 
-from sqlalchemy import delete, or_, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.database import Database
 from service.tables import LeaseRow, utc_now
+
+
+class LeaseLostError(Exception):
+    """Another replica acts by now; the message says so to the operator."""
 
 
 class Lease:
@@ -42,6 +51,18 @@ class Lease:
         taken = await self._renew() or await self._create()
         self._held_until = asked_at + self._ttl_s if taken else 0.0
         return taken
+
+    async def require(self, session: AsyncSession) -> None:
+        """Refuse a transaction unless nobody else acts, nor can begin to before its end.
+
+        Raises:
+            LeaseLostError: If another replica has taken over.
+        """
+        # On PostgreSQL who wants to take over waits for the row; on SQLite, for the transaction.
+        holder = select(LeaseRow.holder).where(LeaseRow.name == self._name)
+        if await session.scalar(holder.with_for_update(read=True)) != self._holder:
+            self._held_until = 0.0
+            raise LeaseLostError("another replica leads now; this one stands by")
 
     async def release(self) -> None:
         """Let another replica take over at once."""

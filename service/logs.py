@@ -8,7 +8,7 @@ from typing import Self
 
 from service.boundaries import Drivers, Runs
 from service.callers import Caller
-from service.errors import UnavailableError
+from service.errors import DatabaseUnavailableError, UnavailableError
 from service.lifecycle import Jobs
 from service.tables import Job
 
@@ -60,7 +60,7 @@ class Logs:
         """
         attempt = 1
         while True:
-            job = await self._jobs.get(job_id)
+            job = await self._found(job_id)
             if attempt < job.attempt or (attempt == job.attempt and job.submitted_at is not None):
                 if attempt > 1:
                     yield f"--- attempt {attempt} ---\n"
@@ -88,7 +88,15 @@ class Logs:
                 await asyncio.sleep(self._poll_interval_s)
             else:
                 return
-            job = await self._jobs.get(job.id)
+            job = await self._found(job.id)
+
+    async def _found(self, job_id: str) -> Job:
+        """A job that is followed, once the database answers."""
+        while True:
+            try:
+                return await self._jobs.get(job_id)
+            except DatabaseUnavailableError:
+                await asyncio.sleep(self._poll_interval_s)
 
     async def _tail(self, job: Job) -> AsyncIterator[tuple[str, int]]:
         """Pieces of a driver's log, with the number of characters up to the end of each."""

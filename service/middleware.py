@@ -14,6 +14,9 @@ from service.problems import problem_response
 
 logger = logging.getLogger(__name__)
 
+MAX_BODY_BYTES = 1024**2
+"""Most bytes of a body that is read as a whole."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADER = "X-Request-ID"
 

@@ -223,19 +223,3 @@ class LineageRead(Answer):
 
     edges: list[LineageEdge]
     """What went into what."""
-
-
-class DeletedRead(Answer):
-    """What was deleted."""
-
-    name: str
-    """The registered model."""
-
-    version: int | None = None
-    """Number of the version; null where all went with the model, or an alias did."""
-
-    alias: str | None = None
-    """The alias."""
-
-    deleted: bool = True
-    """That it is gone."""

@@ -80,7 +80,7 @@ class MlflowRegistry:
         )
 
     async def delete_version(self, name: str, version: int) -> None:
-        """Delete a version; its number is not given again."""
+        """Delete a version; the model does not give its number again."""
         await self._call(lambda: self._client.delete_model_version(name, str(version)))
 
     async def delete_model(self, name: str) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.errors import UploadMalformedError
+from service.errors import FieldError, UploadMalformedError
 
-_FILE, _PURPOSE = b"file", b"purpose"
+_FILE, _PURPOSE, _EXPIRY = b"file", b"purpose", b"expires_after"
 _ACCEPTED_PURPOSE = b"fine-tune"
 _MAX_FIELD_BYTES = 1024
 _HOW_TO = 'send multipart/form-data with one file part, as curl -F "file=@rows.jsonl" does'
@@ -42,15 +42,15 @@ class Upload:
         async for piece in self._pieces:
             if piece.starts_file:
                 return piece.filename
-            self._read_purpose(piece)
+            self._read_field(piece)
         raise UploadMalformedError(f"the body has no part named file; {_HOW_TO}")
 
     async def content(self) -> AsyncIterator[bytes]:
         """Yield the file's bytes, then read the body to its end.
 
         Raises:
-            UploadMalformedError: If the body is broken, holds two files, or names a purpose
-                other than fine-tune.
+            UploadMalformedError: If the body is broken, holds two files, names a purpose other
+                than fine-tune, or a time at which the file expires.
         """
         async for piece in self._pieces:
             if piece.starts_file:
@@ -58,15 +58,24 @@ class Upload:
             if piece.part == _FILE:
                 yield piece.data
             else:
-                self._read_purpose(piece)
+                self._read_field(piece)
         if self._purpose not in {b"", _ACCEPTED_PURPOSE}:
-            raise UploadMalformedError("purpose must be fine-tune, or be left out")
+            raise _refused(_PURPOSE, "must be fine-tune, or be left out")
 
-    def _read_purpose(self, piece: "_Piece") -> None:
+    def _read_field(self, piece: "_Piece") -> None:
+        if piece.part.startswith(_EXPIRY):
+            raise _refused(
+                _EXPIRY, "files do not expire here; delete them once they are not needed"
+            )
         if piece.part == _PURPOSE:
             self._purpose += piece.data
             if len(self._purpose) > _MAX_FIELD_BYTES:
-                raise UploadMalformedError("purpose must be fine-tune, or be left out")
+                raise _refused(_PURPOSE, "must be fine-tune, or be left out")
+
+
+def _refused(part: bytes, message: str) -> UploadMalformedError:
+    field = part.decode()
+    return UploadMalformedError(f"{field} {message}", [FieldError(field=field, message=message)])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from service.errors import (
     SpecInvalidError,
     root_cause,
 )
+from service.openai.problems import OPENAI_PREFIX, for_openai, retry_header
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def install_problem_handlers(app: FastAPI) -> None:
         is_wrong_method = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
         if is_wrong_method and (methods := _methods_at(request)):
             headers["Allow"] = ", ".join(methods)
-        return _respond(_describe_status(request, error), headers)
+        return _respond(request, _describe_status(request, error), headers)
 
     @app.exception_handler(DatabaseUnavailableError)
     async def on_database(request: Request, error: DatabaseUnavailableError) -> ProblemResponse:
@@ -80,7 +81,7 @@ def describe_problems(app: FastAPI) -> None:
 
 def problem_response(request: Request, error: ProblemError) -> ProblemResponse:
     """The answer to a request that ended in an error."""
-    return _respond(error.problem(_request_id(request)), error.headers)
+    return _respond(request, error.problem(_request_id(request)), error.headers)
 
 
 def explain_validation(error: RequestValidationError) -> RequestInvalidError | SpecInvalidError:
@@ -188,7 +189,12 @@ def _describe_status(request: Request, error: HTTPException) -> Problem:
     )
 
 
-def _respond(problem: Problem, headers: Mapping[str, str] | None) -> ProblemResponse:
+def _respond(
+    request: Request, problem: Problem, headers: Mapping[str, str] | None
+) -> ProblemResponse:
+    if request.url.path.startswith(f"{OPENAI_PREFIX}/"):
+        problem, headers = for_openai(problem), {**(headers or {}), **retry_header(problem.status)}
+    request.state.problem_code = problem.code  # for those who count
     content = problem.model_dump(mode="json", exclude_defaults=True)
     return ProblemResponse(content, problem.status, headers)
 

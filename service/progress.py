@@ -47,6 +47,7 @@ def _training_progress(metrics: Mapping[str, float]) -> dict[str, Any] | None:
         "seconds_left": _finite(metrics, RunMetric.SECONDS_LEFT),
         "eval_loss": _finite(metrics, RunMetric.EVAL_LOSS),
         "checkpoint_step": _whole(metrics, RunMetric.CHECKPOINT_STEP),
+        "num_tokens": _whole(metrics, RunMetric.NUM_TOKENS),
     }
 
 

@@ -37,6 +37,20 @@ async def next_in_line(
     return take_turns(candidates.all(), live, room)
 
 
+async def num_places_left(
+    session: AsyncSession, on_cluster: ColumnElement[bool], max_live: int
+) -> int:
+    """How many more jobs fit on the cluster.
+
+    Args:
+        session: Where the jobs are.
+        on_cluster: Tells those that take a place.
+        max_live: Number of places.
+    """
+    taken = await session.scalar(select(func.count()).select_from(Job).where(on_cluster))
+    return max_live - (taken or 0)
+
+
 def take_turns(waiting: Iterable[Job], live: Mapping[str, int], room: int) -> list[Job]:
     """Give each place to the project that has the fewest.
 

@@ -11,7 +11,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from service.boundaries import DriverReport, DriverRequest, DriverState
-from service.errors import RayUnavailableError, RefusedError, root_cause
+from service.errors import DriverNotStartedError, RayUnavailableError, RefusedError, root_cause
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +74,11 @@ class RayDrivers:
                     runtime_env={"env_vars": dict(request.environment)},
                     metadata=dict(request.metadata),
                 )
-            except _AnswerError:
+            except _AnswerError as error:
                 # Ray tells a taken id by a message alone, so look whether the driver is there.
                 if _state_of(client, request.submission_id).state is DriverState.UNKNOWN:
+                    if error.status >= _SERVER_ERROR:
+                        raise DriverNotStartedError(str(error)) from error
                     raise
 
         await self._call(submit)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from jobs.tickets import RunTag
 from service.boundaries import DriverReport, Drivers, DriverState, RunReport, Runs, RunStatus
-from service.errors import RefusedError, UnavailableError
-from service.lifecycle import Jobs
+from service.errors import MlflowUnavailableError, RefusedError, UnavailableError
+from service.leases import LeaseLostError
+from service.led_jobs import LedJobs
 from service.progress import is_due, progress_of, stopping_point
 from service.states import JobStatus
 from service.tables import Job, utc_now
@@ -93,6 +94,8 @@ class Retry:
     """The driver is gone and left no result."""
 
     reason: str
+    is_counted: bool = True
+    """Whether the attempt is one of those that a job has; an outage of Ray's takes none."""
 
 
 Action = Wait | StopDriver | Succeed | Fail | Cancel | Pause | Retry
@@ -115,6 +118,8 @@ def decide(seen: Observation) -> Action:
     if seen.status is JobStatus.PAUSING:
         return Pause()
     reason = _describe_loss(seen)
+    if seen.driver.state is DriverState.UNKNOWN:
+        return Retry(reason, is_counted=False)
     num_attempts = seen.attempt - seen.paused_attempt
     if num_attempts < seen.max_attempts:
         return Retry(reason)
@@ -145,24 +150,30 @@ def _describe_loss(seen: Observation) -> str:
 class Reconciler:
     """Carries out what `decide` says, for all jobs at once."""
 
-    def __init__(self, max_attempts: int, jobs: Jobs, drivers: Drivers, runs: Runs) -> None:
+    def __init__(self, max_attempts: int, jobs: LedJobs, drivers: Drivers, runs: Runs) -> None:
         self._max_attempts = max_attempts
         self._jobs = jobs
         self._drivers = drivers
         self._runs = runs
+        self.num_behind = 0
+        """Jobs that could not be looked at, of the last round."""
 
     async def reconcile(self) -> None:
         """Look at every submitted job once; trouble with one does not hold up the others.
 
         Raises:
+            LeaseLostError: If another replica looks after them by now.
             UnavailableError: If Ray or MLflow is away; the jobs concerned stay as they are.
         """
         jobs = await self._jobs.submitted()
         results = await asyncio.gather(*map(self._reconcile, jobs), return_exceptions=True)
+        self.num_behind = sum(isinstance(result, Exception) for result in results)
         outage: UnavailableError | None = None
         for job, error in zip(jobs, results, strict=True):
             if isinstance(error, UnavailableError):
                 outage = error
+            elif isinstance(error, LeaseLostError):
+                raise error
             elif isinstance(error, Exception):
                 logger.error("cannot reconcile %s", job.id, exc_info=error)
             elif error is not None:
@@ -179,10 +190,10 @@ class Reconciler:
                 await self._note_progress(job, seen.run)
             case StopDriver():
                 await self._drivers.stop(job.submission_id)
-            case Retry(reason):
+            case Retry(reason, is_counted):
                 logger.warning("%s: %s", job.id, reason)
                 await self._keep_log(job, seen.run)
-                await self._jobs.retry(job.id, job.attempt, reason)
+                await self._jobs.retry(job.id, job.attempt, reason, is_counted=is_counted)
             case Pause():
                 await self._pause(job, seen.run)
             case Cancel():
@@ -195,7 +206,13 @@ class Reconciler:
     async def _observe(self, job: Job) -> Observation:
         # The driver first: once it has ended, what it recorded is there to be read.
         driver = await self._drivers.report(job.submission_id)
-        run = await (self._runs.read(job.run_id) if job.run_id else self._runs.find(job.id))
+        try:
+            run = await (self._runs.read(job.run_id) if job.run_id else self._runs.find(job.id))
+        except MlflowUnavailableError:
+            if driver.state.is_live and job.status.is_stopping:
+                # Nothing in MLflow could change that, and its workers may be wanted elsewhere.
+                await self._drivers.stop(job.submission_id)
+            raise
         return Observation(
             job.kind,
             job.status,
@@ -241,10 +258,13 @@ class Reconciler:
         succeeded: Succeed | None = None,
     ) -> None:
         log = await self._keep_log(job, run)
-        if run and not run.status.is_ended:
-            await self._runs.end(run.ref.run_id, _RUN_STATUS[status])
+        if run:
+            if not run.status.is_ended:
+                await self._runs.end(run.ref.run_id, _RUN_STATUS[status])
+            await self._discard_doubles(job, run)
         await self._jobs.end(
             job.id,
+            job.attempt,
             status,
             reason=reason,
             progress=progress_of(job.kind, run),
@@ -253,6 +273,13 @@ class Reconciler:
             summary=succeeded.summary if succeeded else None,
         )
         logger.info("%s is %s", job.id, status)
+
+    async def _discard_doubles(self, job: Job, run: RunReport) -> None:
+        """Remove what MLflow opened late, for a replica that had given up or was killed."""
+        try:
+            await self._runs.discard_doubles(job.id, run.ref.run_id)
+        except RefusedError:
+            logger.exception("%s may have a second run in MLflow", job.id)
 
     async def _keep_log(self, job: Job, run: RunReport | None) -> str | None:
         """Save the driver's log with the run, since Ray keeps it only for a while."""

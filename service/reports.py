@@ -16,16 +16,6 @@ ReportFormat = Literal["json", "markdown"]
 _MAX_BYTES = 64 * 1024**2
 """Largest file that is handed out; it is held in memory."""
 _PAGES: dict[ReportFormat, str] = {"json": "report.json", "markdown": "report.md"}
-_MEDIA_TYPES = {
-    "html": "text/html; charset=utf-8",
-    "json": "application/json",
-    "md": "text/markdown; charset=utf-8",
-    "parquet": "application/vnd.apache.parquet",
-    "png": "image/png",
-}
-_ANYTHING = "application/octet-stream"
-FILE_MEDIA_TYPES = (*(kind.partition(";")[0] for kind in _MEDIA_TYPES.values()), _ANYTHING)
-"""What a report's files can be."""
 
 
 def report_folder(job: Job) -> str | None:
@@ -33,11 +23,6 @@ def report_folder(job: Job) -> str | None:
     if job.kind == "finetune":
         return "analyze" if job.spec.get("analysis") else None
     return job.kind
-
-
-def media_type(name: str) -> str:
-    """What a file is, by the end of its name."""
-    return _MEDIA_TYPES.get(name.rpartition(".")[2], _ANYTHING)
 
 
 class Reports:

@@ -116,7 +116,8 @@ class Job(Base):
     """Submissions so far. While it is 0, nothing of the job exists outside this database."""
 
     paused_attempt: Mapped[int] = mapped_column(default=0)
-    """The attempt that the last pause gave up. While it is the current one, no driver exists."""
+    """The attempt that the last pause gave up, and one more for each that Ray lost since: so many
+    are not held against the job. While it is the current one, no driver exists."""
 
     submitted_at: Mapped[datetime | None]
     """When Ray took the current attempt; empty while the dispatcher still has to submit it."""

@@ -1,9 +1,12 @@
-"""The runs of the MLflow server; beside `service.model_registry` all that talks to MLflow."""
+"""The runs of the MLflow server.
+
+Beside `service.model_registry` and `service.metric_histories` all that talks to MLflow.
+"""
 
 import logging
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mlflow.entities import LifecycleStage, Param, Run
@@ -11,7 +14,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
 from jobs.tickets import RunTag
-from service.boundaries import NO_TAGS, Artifact, RunRef, RunReport, RunStatus
+from service.boundaries import NO_TAGS, Artifact, History, RunRef, RunReport, RunStatus
+from service.metric_histories import MetricHistories
 from service.mlflow_server import MlflowServer, moment
 
 logger = logging.getLogger(__name__)
@@ -33,6 +37,7 @@ class MlflowRuns:
         self._experiment = experiment
         self._client = server.client
         self._call = server.call
+        self._histories = MetricHistories(server.uri)
 
     async def ping(self) -> None:
         """Ask for one experiment, which takes the server's database and its login."""
@@ -56,24 +61,20 @@ class MlflowRuns:
         """The run that carries the job's tag, or None; doubles of it are deleted."""
 
         def find() -> RunReport | None:
-            experiment = self._client.get_experiment_by_name(self._experiment)
-            if experiment is None:
-                return None
-            runs = self._client.search_runs(
-                [experiment.experiment_id],
-                filter_string=f"tags.`{RunTag.JOB_ID}` = '{job_id}'",
-                order_by=["attributes.start_time ASC"],
-            )
-            # Trials are child runs and carry the tag, too.
-            first, *doubles = [
-                run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags
-            ] or [None]
-            for double in doubles:
-                logger.warning("deleting %s, a second run of %s", double.info.run_id, job_id)
-                self._client.delete_run(double.info.run_id)
+            first, *doubles = self._runs_of(job_id) or [None]
+            self._delete(job_id, doubles)
             return None if first is None else _report(first)
 
         return await self._call(find)
+
+    async def discard_doubles(self, job_id: str, run_id: str) -> None:
+        """Delete every run that carries the job's tag, but for one and the runs below it."""
+
+        def discard() -> None:
+            runs = self._runs_of(job_id)
+            self._delete(job_id, [run for run in runs if run.info.run_id != run_id])
+
+        await self._call(discard)
 
     async def children(self, parent: RunRef) -> Sequence[RunReport]:
         """The runs below a run, oldest first."""
@@ -158,18 +159,53 @@ class MlflowRuns:
 
         return await self._call(read)
 
+    async def history(self, run_id: str, key: str, most_points: int) -> History:
+        """What was logged of a metric; nothing if it was not."""
+        return await self._call(lambda: self._histories.read(run_id, key, most_points))
+
+    async def values_at(self, run_id: str, key: str, steps: Collection[int]) -> Mapping[int, float]:
+        """The last value of a metric at each of some steps where it has one."""
+        return await self._call(lambda: self._histories.values_at(run_id, key, steps))
+
     async def artifacts(self, run_id: str, folder: str) -> Sequence[Artifact]:
         """The files of a folder, not those of folders in it; none if there is no such folder."""
+        return [each for each in await self.entries(run_id, folder) if not each.is_folder]
+
+    async def entries(self, run_id: str, folder: str) -> Sequence[Artifact]:
+        """The files and the folders of a folder; the top one is ""."""
 
         def find() -> Sequence[Artifact]:
-            found = self._client.list_artifacts(run_id, folder)
-            return [Artifact(each.path, each.file_size or 0) for each in found if not each.is_dir]
+            found = self._client.list_artifacts(run_id, folder or None)
+            return [Artifact(each.path, each.file_size or 0, each.is_dir) for each in found]
 
         return await self._call(find)
+
+    async def download(self, run_id: str, path: str, folder: Path) -> Path:
+        """Copy a file that `entries` has listed into a local folder, and say where it is."""
+        return await self._call(
+            lambda: Path(self._client.download_artifacts(run_id, path, str(folder)))
+        )
 
     async def read_artifact(self, run_id: str, path: str) -> bytes:
         """The content of a file that `artifacts` has listed."""
         return await self._call(lambda: self._download(run_id, path))
+
+    def _runs_of(self, job_id: str) -> list[Run]:
+        """The runs that carry a job's tag, oldest first, without the trials, which carry it too."""
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        if experiment is None:
+            return []
+        runs = self._client.search_runs(
+            [experiment.experiment_id],
+            filter_string=f"tags.`{RunTag.JOB_ID}` = '{job_id}'",
+            order_by=["attributes.start_time ASC"],
+        )
+        return [run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags]
+
+    def _delete(self, job_id: str, doubles: Sequence[Run]) -> None:
+        for double in doubles:
+            logger.warning("deleting %s, a second run of %s", double.info.run_id, job_id)
+            self._client.delete_run(double.info.run_id)
 
     def _download(self, run_id: str, path: str) -> bytes:
         with tempfile.TemporaryDirectory() as folder:

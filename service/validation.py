@@ -99,7 +99,15 @@ class Validation:
             found = await session.scalars(query.order_by(UploadedFile.created_at).limit(room))
             return list(found)
 
+    async def _still_waits(self, file_id: str) -> bool:
+        async with self._database.reading() as session:
+            file = await session.get(UploadedFile, file_id)
+        return file is not None and file.status is FileStatus.VALIDATING
+
     async def _take_up(self, file: UploadedFile, lease: Lease) -> None:
+        if not await self._still_waits(file.id):  # it may have been settled since it was listed
+            await lease.release()
+            return
         try:
             check = await self._checks.begin(self._contents.path(file.sha256))
         except FileNotFoundError:

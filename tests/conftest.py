@@ -9,7 +9,7 @@ from xdist.scheduler.loadfile import LoadFileScheduling
 from tests.postgres import PostgresServer
 from tests.tiny_model import write_tiny_model
 
-OWN_STACK = ("test_demo", "test_object_store")
+OWN_STACK = ("test_demo", "test_fault_matrix", "test_object_store")
 """Files of tests/end_to_end that start a stack of their own."""
 
 

@@ -86,10 +86,11 @@ class PostgresServer:
         self.execute(f"CREATE DATABASE {name} TEMPLATE template0")
         return self.url(name)
 
-    def execute(self, statement: str) -> str:
+    def execute(self, statement: str, database: str = "postgres") -> str:
         """Run SQL as an administrator and return what it prints."""
         options = ("--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--username=postgres")
-        return self._run("psql", *options, f"--host={self._folder}", f"--command={statement}")
+        where = (f"--host={self._folder}", f"--dbname={database}")
+        return self._run("psql", *options, *where, f"--command={statement}")
 
     def start(self) -> None:
         """Start the server and wait until it answers."""

@@ -142,7 +142,7 @@ class HypLoraSpec(LowRankSpec):
         return self
 
 
-def _method_of(value: object) -> str:
+def method_of(value: object) -> str:
     """Tag of an adapter spec; HypLoRA where the user names no method."""
     if isinstance(value, dict):
         return str(value.get("method", "hyplora"))
@@ -151,7 +151,7 @@ def _method_of(value: object) -> str:
 
 AdapterSpec = Annotated[
     Annotated[HypLoraSpec, Tag("hyplora")] | Annotated[LoraSpec, Tag("lora")],
-    Discriminator(_method_of),
+    Discriminator(method_of),
 ]
 """The adapter a job trains."""
 
@@ -213,18 +213,18 @@ Storage is read with the credentials of the workers' environment.
 """
 
 
-class DataSpec(Spec):
-    """Which rows are trained on, which are held out, and how they are read.
-
-    A row is an instruction (`instruction`, `input`, `output`), a conversation (`messages`, as
-    OpenAI writes them) or a pair of `prompt` and `completion`; docs/data.md shows each.
-    """
+class DataSources(Spec):
+    """Which rows are trained on and which are held out."""
 
     train: DataSource
     """The training rows."""
 
     validation: DataSource | None = None
     """Held-out rows; without them, `validation_rows` are cut from the training rows."""
+
+
+class DataOptions(Spec):
+    """How the rows of a job are read."""
 
     validation_rows: int = Field(0, ge=0)
     """Rows, drawn by `seed`, that are held out of `train` when no `validation` is given."""
@@ -256,6 +256,14 @@ class DataSpec(Spec):
 
     seed: int = Field(0, ge=0)
     """Seed of the held-out draw."""
+
+
+class DataSpec(DataOptions, DataSources):
+    """Which rows are trained on, which are held out, and how they are read.
+
+    A row is an instruction (`instruction`, `input`, `output`), a conversation (`messages`, as
+    OpenAI writes them) or a pair of `prompt` and `completion`; docs/data.md shows each.
+    """
 
     @model_validator(mode="after")
     def _one_source_of_validation_rows(self) -> "DataSpec":
@@ -415,3 +423,4 @@ class RunMetric(StrEnum):
     TOTAL_STEPS = "progress/total_steps"
     SECONDS_LEFT = "progress/seconds_left"
     CHECKPOINT_STEP = "progress/checkpoint_step"
+    NUM_TOKENS = "progress/num_tokens"

@@ -171,6 +171,7 @@ def _run(task: TrainTask, setup: TrainSetup, state: TrainState, reporter: Report
             | {
                 RunMetric.TOKENS_PER_S: num_tokens / (now - step_started),
                 RunMetric.TOTAL_STEPS: total_steps,
+                RunMetric.NUM_TOKENS: state.num_tokens,
                 RunMetric.SECONDS_LEFT: seconds_a_step * (total_steps - state.step),
             }
         )

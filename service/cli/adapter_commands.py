@@ -42,7 +42,8 @@ def pull(
     """Download an adapter from the registry and print how to load it."""
     parsed = ModelReference.parse(reference)
     require_empty(folder)
-    pull_adapter(parsed, _tracking_uri(url), folder)
+    with connect(url) as client:
+        pull_adapter(parsed, client, folder)
     note(f"pulled {parsed.uri} into {folder}; load it with:")
     result(loading_snippet(folder))
 
@@ -104,10 +105,11 @@ def _adapter_folder(model: str, url: str | None) -> Iterator[tuple[Path, dict[st
         reference = ModelReference.parse(model)
     except CliError as error:
         raise CliError(f"there is no folder {model}, and {error}") from error
-    tracking_uri = _tracking_uri(url)
     with tempfile.TemporaryDirectory(prefix="hyplora-") as scratch:
         folder = Path(scratch) / "adapter"
-        pull_adapter(reference, tracking_uri, folder)
+        with connect(url) as client:
+            tracking_uri = client.info().mlflow_tracking_uri
+            pull_adapter(reference, client, folder)
         # The base model may be one of the registry's, too.
         yield folder, {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri}
 
@@ -118,8 +120,3 @@ def _quiet(environment: dict[str, str]) -> dict[str, str]:
     if not sys.stderr.isatty():
         quiet["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return quiet | environment
-
-
-def _tracking_uri(url: str | None) -> str:
-    with connect(url) as client:
-        return client.info().mlflow_tracking_uri

@@ -1,18 +1,23 @@
-"""Adapters out of the MLflow registry: references to model versions, download, how to load them."""
+"""Registered adapters: references to model versions, download, how to load them."""
 
 import json
-import os
 import re
+import shutil
+import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from service.cli.errors import CliError
+from service.client import Client, ProblemError
 
 _REFERENCE = re.compile(
     r"(?:models:/)?(?P<name>[^/:@]+)(?:@(?P<alias>[^/:@]+)|/(?P<version>[0-9]+))"
 )
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+_NOT_THERE = {"model-not-found", "model-version-not-found", "model-alias-not-found"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,11 @@ class ModelReference:
         return cls(match["name"], f"@{alias}" if alias else f"/{version}")
 
     @property
+    def version(self) -> str:
+        """The number of the version, or @ and the alias, as the API takes it."""
+        return self.selector.lstrip("/")
+
+    @property
     def uri(self) -> str:
         """MLflow's URI of the version."""
         return f"models:/{self}"
@@ -48,27 +58,31 @@ class ModelReference:
         return f"{self.name}{self.selector}"
 
 
-def pull_adapter(reference: ModelReference, tracking_uri: str, folder: Path) -> None:
+def pull_adapter(reference: ModelReference, client: Client, folder: Path) -> None:
     """Download an adapter into a folder that does not exist yet or is empty.
 
-    The folder appears only when the download is complete.
+    The folder appears only when everything is in it.
 
     Args:
         reference: The model version.
-        tracking_uri: MLflow server that has it.
+        client: Of the service that has it.
         folder: Where its files go.
 
     Raises:
-        CliError: If the folder holds something, or the registry has no such adapter.
+        CliError: If the folder holds something or cannot be written, the service has no such
+            adapter, or what it sends is none.
     """
     require_empty(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".hyplora-pull-", dir=folder.parent) as scratch:
-            downloaded = _download(reference, tracking_uri, Path(scratch) / "adapter")
-            if not (downloaded / "adapter_config.json").is_file():
-                raise CliError(f"{reference.uri} is a registered model, but no adapter")
-            downloaded.rename(folder)
+            unpacked = Path(scratch) / "adapter"
+            unpacked.mkdir()
+            with tempfile.TemporaryFile(dir=scratch) as archive:
+                _download(reference, client, archive)
+                archive.seek(0)
+                _unpack(archive, unpacked)
+            unpacked.rename(folder)
     except OSError as error:
         raise CliError(f"cannot write {folder}: {error.strerror or error}") from error
 
@@ -110,32 +124,29 @@ def base_model_of(folder: Path) -> str:
     return base_model
 
 
-def _download(reference: ModelReference, tracking_uri: str, target: Path) -> Path:
-    # Only these commands need MLflow, whose import takes seconds.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
-    # The tracking_uri argument of download_artifacts does not reach the lookup of the version.
-    mlflow.set_tracking_uri(tracking_uri)
+def _download(reference: ModelReference, client: Client, archive: BinaryIO) -> None:
     try:
-        return Path(download_artifacts(artifact_uri=reference.uri, dst_path=str(target)))
-    except MlflowException as error:
-        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            problem = f"the registry at {tracking_uri} has no {reference}"
-        else:
-            problem = f"cannot fetch {reference} from {tracking_uri}"
-        raise CliError(f"{problem}: {_first_line(error.message)}") from error
-    except OSError as error:  # a broken connection, too, is one of requests'
-        raise CliError(
-            f"cannot fetch {reference} from {tracking_uri}: {_first_line(str(error))}"
-        ) from error
+        client.models.download(reference.name, reference.version, archive)
+    except ProblemError as error:
+        if error.code in _NOT_THERE:
+            raise CliError(f"{client.url} has no {reference}: {error}") from error
+        raise
 
 
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0][:300]
+def _unpack(archive: BinaryIO, folder: Path) -> None:
+    """Write the files of a tar; whatever it holds, nothing lands beside the folder."""
+    try:
+        with tarfile.open(fileobj=archive, mode="r:") as tar:
+            for entry in tar:
+                content = tar.extractfile(entry) if entry.isreg() else None
+                if content is None or not _FILE_NAME.fullmatch(entry.name):
+                    raise CliError(f"the service sent {entry.name!r}, which is no adapter's file")
+                with (folder / entry.name).open("xb") as file:
+                    shutil.copyfileobj(content, file)
+    except tarfile.TarError as error:
+        raise CliError(f"the service sent a damaged adapter: {error}; pull it again") from error
+    if not (folder / "adapter_config.json").is_file():
+        raise CliError("the service sent an adapter without adapter_config.json; pull it again")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

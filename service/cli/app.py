@@ -9,6 +9,7 @@ import typer
 
 from service.cli.adapter_commands import generate, pull
 from service.cli.errors import CliError
+from service.cli.file_commands import files
 from service.cli.job_commands import (
     cancel,
     follow,
@@ -19,6 +20,7 @@ from service.cli.job_commands import (
     show,
 )
 from service.cli.key_commands import keys
+from service.cli.model_commands import models
 from service.cli.problems import problem_text
 from service.cli.report_commands import report
 from service.cli.stack_commands import env, up
@@ -48,7 +50,9 @@ job_commands = (
 )
 for command in (up, env, *job_commands, pull, generate):
     app.command()(command)
+app.add_typer(files)
 app.add_typer(keys)
+app.add_typer(models)
 
 
 def _print_version(is_wanted: bool) -> None:

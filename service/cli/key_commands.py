@@ -42,7 +42,7 @@ def create_key(
         str, typer.Option(help="Whose jobs and data sets the key opens.")
     ] = "default",
     scope: Annotated[
-        Scope, typer.Option(help="What it may do; submit includes read, admin both.")
+        Scope, typer.Option(help="What it may do; submit includes read, admin all.")
     ] = Scope.SUBMIT,
     expires: Annotated[
         str | None,

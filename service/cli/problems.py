@@ -1,7 +1,7 @@
 """Problem documents as a person reads them: a sentence, then a line for each field at fault."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from service.client import ProblemError
 from service.errors import FieldError
@@ -16,12 +16,17 @@ def problem_text(
         error: What the service answered.
         place_of: Finds the line of the user's file that a fault stands in.
     """
-    lines = [str(error)]
-    for fault in error.problem.errors:
+    return "\n".join([str(error), *fault_lines(error.problem.errors, place_of)])
+
+
+def fault_lines(
+    faults: Iterable[FieldError], place_of: Callable[[FieldError], str]
+) -> Iterator[str]:
+    """A line for each field at fault; arguments are as in `problem_text`."""
+    for fault in faults:
         place = place_of(fault)
         given = "" if fault.value is None else f" (given: {_shortened(fault.value)})"
-        lines.append(f"  {f'{place}: ' if place else ''}{fault.field}: {fault.message}{given}")
-    return "\n".join(lines)
+        yield f"  {f'{place}: ' if place else ''}{fault.field}: {fault.message}{given}"
 
 
 def _shortened(value: object) -> str:

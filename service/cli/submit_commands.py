@@ -16,7 +16,7 @@ from service.cli.endpoint import Url, connect
 from service.cli.errors import CliError
 from service.cli.job_commands import JobId
 from service.cli.job_ending import follow_to_the_end
-from service.cli.problems import problem_text
+from service.cli.problems import fault_lines, problem_text
 from service.cli.spec_file import (
     SpecFile,
     local_data,
@@ -25,6 +25,8 @@ from service.cli.spec_file import (
     with_overrides,
 )
 from service.client import Client, ProblemError
+from service.errors import FieldError
+from service.file_states import FileStatus
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the job until it ends.")]
 Overrides = Annotated[
@@ -163,10 +165,20 @@ def _upload(client: Client, path: Path) -> FileRead:
         ) as rows:
             uploaded = client.upload_file(rows, path.name)
     except ProblemError as error:
-        text = problem_text(error, lambda fault: f"{path}:{fault.line}" if fault.line else "")
+        text = problem_text(error, lambda fault: _place_of_row(path, fault))
         raise CliError(f"{path}: {text}") from error
+    if uploaded.status is FileStatus.VALIDATING:
+        note(f"{path} has arrived as {uploaded.id}; waiting until its rows are validated")
+        uploaded = client.wait_for_file(uploaded.id)
+    if uploaded.status is FileStatus.INVALID:
+        rows_at_fault = fault_lines(uploaded.errors, lambda fault: _place_of_row(path, fault))
+        raise CliError("\n".join([f"{path}: {uploaded.problem}", *rows_at_fault]))
     note(f"uploaded {path}: {uploaded.num_rows:,} rows, {uploaded.id}")
     return uploaded
+
+
+def _place_of_row(path: Path, fault: FieldError) -> str:
+    return f"{path}:{fault.line}" if fault.line else ""
 
 
 def _show_dry_run(client: Client, spec: SpecFile, as_json: bool) -> NoReturn:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from service.answers import EventRead, Page
-from service.dependencies import EventsPart, JobsPart, SettingsPart, ViewsPart
+from service.dependencies import EventsPart, JobsPart, SettingsPart, TelemetryPart, ViewsPart
 from service.errors import JobNotFoundError, RequestInvalidError, problems
 
 router = APIRouter(prefix="/jobs/{job_id}/events", tags=["jobs"])
@@ -29,6 +29,7 @@ async def list_events(
     events: EventsPart,
     views: ViewsPart,
     settings: SettingsPart,
+    telemetry: TelemetryPart,
     after: Annotated[int, Query(ge=0, le=_MAX_ID, description="Last event known.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
@@ -46,8 +47,9 @@ async def list_events(
     await jobs.get(job_id)
 
     async def messages() -> AsyncIterator[ServerSentEvent]:
-        async for event in events.follow(job_id, known):
-            data = views.event(event).model_dump_json()
-            yield ServerSentEvent(data, event=event.type, id=str(event.id))
+        with telemetry.following("events"):
+            async for event in events.follow(job_id, known):
+                data = views.event(event).model_dump_json()
+                yield ServerSentEvent(data, event=event.type, id=str(event.id))
 
     return EventSourceResponse(messages(), ping=settings.sse_heartbeat_s)

@@ -36,7 +36,7 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
     206: {**_BYTES, "description": "The part that `Range` asks for."},
 }
 
-_FORM: dict[str, Any] = {
+UPLOAD_FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -66,7 +66,7 @@ _FORM: dict[str, Any] = {
 @router.post(
     "",
     status_code=201,
-    openapi_extra=_FORM,
+    openapi_extra=UPLOAD_FORM,
     responses=problems(
         UploadTooLargeError,
         UploadMalformedError,

@@ -5,6 +5,9 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request, Response
 
 from service.answers import HealthRead, InfoRead, ReadinessRead
+from service.auth import CallerPart
+from service.capabilities import capabilities
+from service.capability_answers import CapabilitiesRead
 from service.dependencies import ReadinessPart, SettingsPart
 
 probes = APIRouter(tags=["health"])
@@ -27,6 +30,14 @@ async def read_readiness(readiness: ReadinessPart, response: Response) -> Readin
     if answer.status != "ok":
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return answer
+
+
+@router.get("/capabilities")
+async def read_capabilities(
+    request: Request, settings: SettingsPart, caller: CallerPart
+) -> CapabilitiesRead:
+    """Say what jobs can be asked for here, how much this service takes, and what the key may do."""
+    return capabilities(request.app.version, settings, caller)
 
 
 @router.get("/info")

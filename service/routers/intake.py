@@ -30,6 +30,7 @@ from service.errors import (
 )
 from service.preconditions import etag
 from service.submission import KeyedRequest
+from service.tables import Job
 
 ETAG_HEADER = {
     "ETag": {
@@ -53,41 +54,42 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def submission_answers(*more: type[ProblemError]) -> dict[int | str, dict[str, Any]]:
-    """What routes that take specs say of their answers, with problems that are theirs alone."""
-    return _ANSWERS | problems(
+def queueing_problems(*more: type[ProblemError]) -> dict[int | str, dict[str, Any]]:
+    """The problems of routes that queue jobs, with those that are theirs alone."""
+    return problems(
         DataFileNotFoundError,
         DatasetInvalidError,
-        FileNotReadyError,
         ModelNotFoundError,
         ModelNameTakenError,
         RequestTooLargeError,
         SpecInvalidError,
         IdempotencyKeyReusedError,
+        MlflowUnavailableError,
         ReferenceNotAllowedError,
         SecretInSpecError,
+        *more,
+    )
+
+
+def submission_answers(*more: type[ProblemError]) -> dict[int | str, dict[str, Any]]:
+    """What routes that take specs say of their answers, with problems that are theirs alone."""
+    return _ANSWERS | queueing_problems(
+        FileNotReadyError,
         JobWouldFailError,
         DryRunsBusyError,
         RayUnavailableError,
-        MlflowUnavailableError,
         DryRunTimeoutError,
         *more,
     )
 
 
-class Intake:
-    """Carries one request out, as its parameters say."""
+class Submission:
+    """Queues the job that one request asks for, once however often that is sent."""
 
     def __init__(
         self,
         jobs: JobsPart,
-        dry_runs: DryRunsPart,
-        views: ViewsPart,
-        request: Request,
         response: Response,
-        dry_run: Annotated[
-            bool, Query(description="Queue nothing; answer what the job would come to.")
-        ] = False,
         idempotency_key: Annotated[
             str | None,
             Header(
@@ -97,12 +99,54 @@ class Intake:
         ] = None,
     ) -> None:
         self._jobs = jobs
+        self._response = response
+        self._idempotency_key = idempotency_key
+
+    async def queue(
+        self, spec: JobSpec, content: Mapping[str, Any], path: str, rerun_of: str | None = None
+    ) -> Job:
+        """The job, new or not; the answer's headers say which, and where it can be read.
+
+        Args:
+            spec: The job.
+            content: What the client has sent, which tells whether a request is sent again.
+            path: Where jobs are read.
+            rerun_of: The job that is done again.
+        """
+        if self._idempotency_key is None:
+            job, is_replayed = await self._jobs.submit(spec, rerun_of=rerun_of), False
+        else:
+            keyed = KeyedRequest.of(self._idempotency_key, rerun_of, content)
+            job, is_replayed = await self._jobs.submit_once(spec, keyed, rerun_of=rerun_of)
+        if is_replayed:
+            self._response.status_code = 200
+            self._response.headers["Idempotent-Replayed"] = "true"
+        self._response.headers["Location"] = f"{path}/{job.id}"
+        self._response.headers["ETag"] = etag(job)
+        return job
+
+
+SubmissionPart = Annotated[Submission, Depends()]
+
+
+class Intake:
+    """Carries one request out, as its parameters say."""
+
+    def __init__(
+        self,
+        submission: SubmissionPart,
+        dry_runs: DryRunsPart,
+        views: ViewsPart,
+        request: Request,
+        dry_run: Annotated[
+            bool, Query(description="Queue nothing; answer what the job would come to.")
+        ] = False,
+    ) -> None:
+        self._submission = submission
         self._dry_runs = dry_runs
         self._views = views
         self._request = request
-        self._response = response
         self._is_dry_run = dry_run
-        self._idempotency_key = idempotency_key
 
     async def take(
         self, spec: JobSpec, content: Mapping[str, Any], rerun_of: str | None = None
@@ -117,16 +161,7 @@ class Intake:
         if self._is_dry_run:
             found = await self._dry_runs.run(spec, self._request.is_disconnected)
             return JSONResponse(found.model_dump(mode="json"))
-        if self._idempotency_key is None:
-            job, is_replayed = await self._jobs.submit(spec, rerun_of=rerun_of), False
-        else:
-            keyed = KeyedRequest.of(self._idempotency_key, rerun_of, content)
-            job, is_replayed = await self._jobs.submit_once(spec, keyed, rerun_of=rerun_of)
-        if is_replayed:
-            self._response.status_code = 200
-            self._response.headers["Idempotent-Replayed"] = "true"
-        self._response.headers["Location"] = f"/v1/jobs/{job.id}"
-        self._response.headers["ETag"] = etag(job)
+        job = await self._submission.queue(spec, content, "/v1/jobs", rerun_of)
         return self._views.job(job)
 
 

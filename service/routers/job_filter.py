@@ -26,7 +26,7 @@ METADATA_PARAMETER: dict[str, Any] = {
 """How OpenAPI tells of parameters whose names the client makes up."""
 
 
-def _job_filter(
+async def _job_filter(
     request: Request,
     status: Annotated[JobStatus | None, Query(description="Jobs of this status alone.")] = None,
     kind: Annotated[JobKind | None, Query(description="Jobs of this kind alone.")] = None,
@@ -41,14 +41,18 @@ def _job_filter(
         Query(max_length=16, description="Jobs with this tag alone; may be repeated."),
     ] = None,
 ) -> JobFilter:
-    return JobFilter(status, kind, name, project, tuple(tag or ()), _metadata(request))
+    return JobFilter(status, kind, name, project, tuple(tag or ()), metadata_of(request))
 
 
 JobFilterPart = Annotated[JobFilter, Depends(_job_filter)]
 
 
-def _metadata(request: Request) -> dict[str, str]:
-    """Parameters such as `metadata[team]=maths`."""
+def metadata_of(request: Request) -> dict[str, str]:
+    """What parameters such as `metadata[team]=maths` ask for.
+
+    Raises:
+        RequestValidationError: If no metadata could be like that.
+    """
     pairs = {
         named[1]: value
         for key, value in request.query_params.multi_items()

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
 from sse_starlette import EventSourceResponse
 
-from service.dependencies import JobsPart, LogsPart
+from service.dependencies import JobsPart, LogsPart, TelemetryPart
 from service.errors import (
     JobNotFoundError,
     MlflowUnavailableError,
@@ -30,6 +30,7 @@ async def read_log(
     job_id: str,
     jobs: JobsPart,
     logs: LogsPart,
+    telemetry: TelemetryPart,
     follow: Annotated[bool, Query(description="Go on until the job has ended.")] = False,
     attempt: Annotated[
         int | None, Query(ge=1, le=1000, description="By default the current one.")
@@ -41,8 +42,9 @@ async def read_log(
     await jobs.get(job_id)
 
     async def encoded() -> AsyncIterator[bytes]:
-        async for text in logs.follow(job_id):
-            yield text.encode()
+        with telemetry.following("logs"):
+            async for text in logs.follow(job_id):
+                yield text.encode()
 
     # Its bytes go out as they are; unlike Starlette's stream, it ends when the server does.
     return EventSourceResponse(encoded(), media_type="text/plain; charset=utf-8", ping=0)

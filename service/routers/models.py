@@ -35,7 +35,6 @@ from service.errors import (
 from service.model_answers import (
     AliasChange,
     AliasRead,
-    DeletedRead,
     LineageRead,
     ModelRead,
     VersionRead,
@@ -92,11 +91,10 @@ async def read_model(model_name: str, models: ModelsPart, views: ModelViewsPart)
     return views.model(await models.get(model_name))
 
 
-@router.delete("/{model_name}", responses=_refusals(ModelInUseError))
-async def delete_model(model_name: str, changes: ModelChangesPart) -> DeletedRead:
+@router.delete("/{model_name}", status_code=204, responses=_refusals(ModelInUseError))
+async def delete_model(model_name: str, changes: ModelChangesPart) -> None:
     """Delete a registered model with its versions, unless an alias or a live job needs one."""
     await changes.delete_model(model_name)
-    return DeletedRead(name=model_name)
 
 
 @router.get("/{model_name}/versions", responses=_refusals(RequestInvalidError))
@@ -122,13 +120,14 @@ async def read_version(
     return views.version(await models.version(model_name, version))
 
 
-@router.delete("/{model_name}/versions/{version}", responses=_version_refusals(ModelInUseError))
-async def delete_version(
-    model_name: str, version: Selector, changes: ModelChangesPart
-) -> DeletedRead:
+@router.delete(
+    "/{model_name}/versions/{version}",
+    status_code=204,
+    responses=_version_refusals(ModelInUseError),
+)
+async def delete_version(model_name: str, version: Selector, changes: ModelChangesPart) -> None:
     """Delete a version, unless an alias points at it or a live job needs it."""
-    number = await changes.delete_version(model_name, version)
-    return DeletedRead(name=model_name, version=number)
+    await changes.delete_version(model_name, version)
 
 
 @router.get("/{model_name}/versions/{version}/lineage", responses=_version_refusals())
@@ -199,14 +198,14 @@ async def set_alias(
 
 @router.delete(
     "/{model_name}/aliases/{alias}",
+    status_code=204,
     responses=_refusals(ModelAliasNotFoundError, PreconditionFailedError),
 )
 async def remove_alias(
     model_name: str, alias: Alias, changes: ModelChangesPart, if_match: IfMatch = None
-) -> DeletedRead:
+) -> None:
     """Remove an alias; the version that it pointed at stays."""
     await changes.remove_alias(model_name, alias, if_match)
-    return DeletedRead(name=model_name, alias=alias)
 
 
 def _with_etag(name: str, alias: str, version: int, response: Response) -> AliasRead:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Header, Query, Response
 
 from service.answers import Page, ReportFileRead
 from service.dependencies import ReportsPart
+from service.downloads import HARMLESS_HEADERS, MEDIA_TYPES, media_type
 from service.errors import (
     JobNotFoundError,
     MlflowUnavailableError,
@@ -15,7 +16,7 @@ from service.errors import (
     RequestInvalidError,
     problems,
 )
-from service.reports import FILE_MEDIA_TYPES, ReportFormat, media_type
+from service.reports import ReportFormat
 
 router = APIRouter(prefix="/jobs/{job_id}/report", tags=["jobs"])
 
@@ -29,12 +30,7 @@ _REPORT: dict[int | str, dict[str, Any]] = {
     }
 }
 _FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {each: {"schema": {}} for each in FILE_MEDIA_TYPES}}
-}
-_HEADERS = {
-    # A page of a report must not act as one of the service's, wherever it is opened.
-    "Content-Security-Policy": "default-src 'none'; sandbox",
-    "X-Content-Type-Options": "nosniff",
+    200: {"content": {each: {"schema": {}} for each in MEDIA_TYPES}}
 }
 
 
@@ -54,7 +50,7 @@ async def read_report(
     """Read what a job found, as data; with `Accept: text/markdown` as a page for people."""
     chosen = form or ("markdown" if "text/markdown" in accept else "json")
     kind = media_type({"json": "report.json", "markdown": "report.md"}[chosen])
-    return Response(await reports.read(job_id, chosen), media_type=kind, headers=_HEADERS)
+    return Response(await reports.read(job_id, chosen), media_type=kind, headers=HARMLESS_HEADERS)
 
 
 @router.get("/files", responses=problems(*_REFUSALS))
@@ -80,4 +76,4 @@ async def read_report_file(job_id: str, name: str, reports: ReportsPart) -> Resp
     """Download one of the files that are listed."""
     content = await reports.read_file(job_id, name)
     disposition = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
-    return Response(content, media_type=media_type(name), headers=_HEADERS | disposition)
+    return Response(content, media_type=media_type(name), headers=HARMLESS_HEADERS | disposition)

@@ -74,6 +74,24 @@ async def test_doubles_of_a_run_are_deleted_and_the_first_is_kept(
     assert client.get_run(first.run_id).info.lifecycle_stage == "active"
 
 
+async def test_all_runs_of_a_job_but_the_one_it_has_are_deleted(
+    runs: MlflowRuns, client: MlflowClient
+) -> None:
+    late = await runs.create("job-4", "sums", "")
+    own = await runs.create("job-4", "sums", "")
+    other = await runs.create("job-5", "sums", "")
+    tags = {RunTag.JOB_ID: "job-4", "mlflow.parentRunId": own.run_id}
+    child = client.create_run(own.experiment_id, tags=tags)
+
+    await runs.discard_doubles("job-4", own.run_id)
+
+    stages = {
+        run_id: client.get_run(run_id).info.lifecycle_stage
+        for run_id in (late.run_id, own.run_id, other.run_id, child.info.run_id)
+    }
+    assert [name for name, stage in stages.items() if stage == "deleted"] == [late.run_id]
+
+
 async def test_the_runs_of_trials_are_no_doubles(runs: MlflowRuns, client: MlflowClient) -> None:
     parent = await runs.create("job-3", "sums", "")
     tags = {RunTag.JOB_ID: "job-3", "mlflow.parentRunId": parent.run_id}

@@ -117,7 +117,7 @@ def test_an_adapter_is_told_by_what_is_not_as_by_default(
         ({"adapter": {"curvature": 1.0}}, "adapter.curvature"),
         (
             {"resources": {"num_workers": 3}},
-            "method 'lora': training.batch_size 16 must be a multiple",
+            "method 'lora': training.batch_size: 16 must be a multiple",
         ),
         ({"trials": 3}, "trials"),
     ],

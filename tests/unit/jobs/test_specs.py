@@ -74,7 +74,7 @@ def test_a_bad_spec_is_refused_with_the_field_that_is_wrong(
 
 def test_a_batch_that_workers_cannot_share_evenly_is_refused() -> None:
     body = spec(training={"batch_size": 4}, resources={"num_workers": 3})
-    with pytest.raises(ValidationError, match=r"batch_size 4 must be a multiple of .* 3"):
+    with pytest.raises(ValidationError, match=r"batch_size: 4 must be a multiple of .* 3"):
         FinetuneSpec.model_validate(body)
 
 

@@ -1,9 +1,11 @@
 """Ray and MLflow as the control plane sees them, in memory: the two process boundaries."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
 
 from jobs.tickets import RunTag
 from service.boundaries import (
@@ -12,11 +14,17 @@ from service.boundaries import (
     DriverReport,
     DriverRequest,
     DriverState,
+    History,
     RunRef,
     RunReport,
     RunStatus,
 )
-from service.errors import MlflowUnavailableError, RayUnavailableError, RefusedError
+from service.errors import (
+    DriverNotStartedError,
+    MlflowUnavailableError,
+    RayUnavailableError,
+    RefusedError,
+)
 
 
 class Killed(BaseException):
@@ -47,6 +55,7 @@ class FakeRay:
         self.fault = fault
         self.is_away = False
         self.refuses = False
+        self.fails_to_start = ""
         self.drivers: dict[str, DriverReport] = {}
         self.requests: list[DriverRequest] = []
         self.stops: list[str] = []
@@ -63,6 +72,8 @@ class FakeRay:
         await self._arrive()
         if self.refuses:
             raise RefusedError("Ray answered 400: no such runtime environment")
+        if self.fails_to_start == request.submission_id:
+            raise DriverNotStartedError("Ray answered 500: Traceback")
         if request.submission_id not in self.drivers:
             self.requests.append(request)
             self.drivers[request.submission_id] = DriverReport(DriverState.RUNNING)
@@ -114,10 +125,13 @@ class FakeMlflow:
         self.is_away = False
         self.refuses = False
         self.runs: dict[str, RunReport] = {}
+        self._numbers = count()
         self.parameters: dict[str, Mapping[str, str]] = {}
         self.documents: dict[str, Mapping[str, object]] = {}
         self.logs: dict[tuple[str, int], str] = {}
         self.files: dict[tuple[str, str], bytes] = {}
+        self.points: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        self.most_points: int | None = None
 
     def tag(self, run_id: str, **tags: str) -> None:
         """Set tags by the names of `RunTag`, as a driver does."""
@@ -135,9 +149,15 @@ class FakeMlflow:
         run = self.runs[run_id]
         self.runs[run_id] = replace(run, metrics={**run.metrics, **metrics})
 
+    def log(self, run_id: str, key: str, points: Iterable[tuple[int, float]]) -> None:
+        """Log the steps and values of a metric, as a worker does; each a second after the last."""
+        logged = self.points.setdefault((run_id, key), [])
+        logged += points
+        self.measure(run_id, {key: logged[-1][1]})
+
     def add_child(self, parent_id: str, metrics: Mapping[str, float], **tags: str) -> str:
         """Open a run below another, as the driver of a search does; a minute after the last one."""
-        number = len(self.runs)
+        number = next(self._numbers)
         ref = replace(self.runs[parent_id].ref, run_id=f"run{number}")
         job_id = self.runs[parent_id].tags[RunTag.JOB_ID]
         own = {str(RunTag.JOB_ID): job_id, _PARENT: parent_id}
@@ -166,6 +186,13 @@ class FakeMlflow:
         await self._arrive()
         return next((run for run in self.own_runs() if run.tags[RunTag.JOB_ID] == job_id), None)
 
+    async def discard_doubles(self, job_id: str, run_id: str) -> None:
+        await self._arrive()
+        for run in self.own_runs():
+            if run.tags[RunTag.JOB_ID] == job_id and run.ref.run_id != run_id:
+                del self.runs[run.ref.run_id]
+        self._leave()
+
     async def children(self, parent: RunRef) -> Sequence[RunReport]:
         await self._arrive()
         return self.children_of(parent.run_id)
@@ -176,7 +203,7 @@ class FakeMlflow:
         await self._arrive()
         if self.refuses:
             raise RefusedError("MLflow refused: the name of the run is too long")
-        ref = RunRef(f"run{len(self.runs)}", "7")
+        ref = RunRef(f"run{next(self._numbers)}", "7")
         own = {str(RunTag.JOB_ID): job_id, "name": name, "source": source}
         self.runs[ref.run_id] = RunReport(ref, RunStatus.RUNNING, {**tags, **own})
         self._leave()
@@ -213,6 +240,23 @@ class FakeMlflow:
         await self._arrive()
         return self.logs.get((run_id, attempt))
 
+    async def history(self, run_id: str, key: str, most_points: int) -> History:
+        await self._arrive()
+        self.most_points = most_points
+        points = self.points.get((run_id, key), [])
+        is_sampled = len(points) > most_points
+        kept = list(enumerate(points))[:: 10 if is_sampled else 1]
+        return History(
+            steps=[step for _, (step, _) in kept],
+            values=[value for _, (_, value) in kept],
+            times_ms=[1000 * number for number, _ in kept],
+            is_sampled=is_sampled,
+        )
+
+    async def values_at(self, run_id: str, key: str, steps: Collection[int]) -> Mapping[int, float]:
+        await self._arrive()
+        return {step: value for step, value in self.points.get((run_id, key), []) if step in steps}
+
     async def artifacts(self, run_id: str, folder: str) -> Sequence[Artifact]:
         await self._arrive()
         if self.refuses:
@@ -222,6 +266,25 @@ class FakeMlflow:
             for (owner, path), content in self.files.items()
             if owner == run_id and path.rpartition("/")[0] == folder
         ]
+
+    async def entries(self, run_id: str, folder: str) -> Sequence[Artifact]:
+        await self._arrive()
+        if self.refuses:
+            raise RefusedError("MLflow refused: no such run")
+        prefix = f"{folder}/" if folder else ""
+        found: dict[str, Artifact] = {}
+        for (owner, path), content in self.files.items():
+            if owner == run_id and path.startswith(prefix):
+                name, slash, _ = path.removeprefix(prefix).partition("/")
+                entry = prefix + name
+                found[entry] = Artifact(entry, 0 if slash else len(content), bool(slash))
+        return list(found.values())
+
+    async def download(self, run_id: str, path: str, folder: Path) -> Path:
+        await self._arrive()
+        target = folder / path.rpartition("/")[2]
+        target.write_bytes(self.files[run_id, path])
+        return target
 
     async def read_artifact(self, run_id: str, path: str) -> bytes:
         await self._arrive()

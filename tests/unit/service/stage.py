@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from sqlalchemy import delete
 
 from service.app import create_app
 from service.boundaries import DriverState, RunReport, RunStatus
@@ -15,7 +16,7 @@ from service.callers import DEFAULT_PROJECT, Scope
 from service.dependencies import Parts
 from service.key_tokens import KeyToken, hash_secret
 from service.settings import ServiceSettings
-from service.tables import ApiKey, utc_now
+from service.tables import ApiKey, LeaseRow, utc_now
 from tests.unit.service.fake_registry import FakeRegistry
 from tests.unit.service.fakes import FakeMlflow, FakeRay, Fault
 
@@ -99,8 +100,15 @@ class Stage:
 
     async def work(self, rounds: int = 1) -> None:
         """Let the control loop turn."""
+        await self.lead()
         for _ in range(rounds):
             await self.parts.control_loop.work_once()
+
+    async def lead(self) -> None:
+        """Take over, as if the lease of whoever led had run out."""
+        async with self.parts.database.writing() as session:
+            await session.execute(delete(LeaseRow))
+        assert await self.parts.control_loop.lease.acquire()
 
     async def upload(self, content: bytes = ROWS) -> str:
         """Upload a data set and return its id."""

@@ -13,7 +13,7 @@ from tests.unit.service.stage import Stage, make_settings
 
 ON_BOTH_DATABASES = True
 
-LAST = 14
+LAST = 15
 MOMENTS = list(itertools.product(range(1, LAST + 1), [False, True]))
 """Each call to the outside that a job takes, and one that it does not; before or after its effect.
 """

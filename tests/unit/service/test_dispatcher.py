@@ -1,5 +1,6 @@
 import json
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -347,6 +348,51 @@ async def test_a_job_that_will_always_be_refused_fails_instead_of_waiting(
     assert job["failure"]["code"] == "internal"
     assert "refused" in job["failure"]["message"] or "400" in job["failure"]["message"]
     assert all(run.status.is_ended for run in stage.mlflow.runs.values())
+
+
+async def test_a_job_that_ray_fails_to_start_waits_and_holds_up_no_other(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    unlucky, other = await stage.submit(), await stage.submit()
+    stage.ray.fails_to_start = f"{unlucky}-a1"
+    await stage.work(3)
+    assert (await stage.job(unlucky))["status"] == "queued"
+    assert (await stage.job(other))["status"] == "running"
+    assert caplog.text.count("Ray answered 500") == 1
+    stage.ray.fails_to_start = ""
+
+    await stage.work()
+
+    job = await stage.job(unlucky)
+    assert (job["status"], job["attempt"]) == ("running", 1)
+
+
+async def test_a_job_that_ray_fails_to_start_for_minutes_fails(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await stage.submit()
+    stage.ray.fails_to_start = f"{job_id}-a1"
+    await stage.work()
+    later = time.monotonic() + 301
+    monkeypatch.setattr("service.dispatcher.time.monotonic", lambda: later)
+
+    await stage.work()
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["failure"]["code"]) == ("failed", "internal")
+    assert "300 s: Ray answered 500" in job["failure"]["message"]
+    assert all(run.status.is_ended for run in stage.mlflow.runs.values())
+
+
+async def test_a_job_that_ray_fails_to_start_can_be_cancelled(stage: Stage) -> None:
+    job_id = await stage.submit()
+    stage.ray.fails_to_start = f"{job_id}-a1"
+    await stage.work()
+    await stage.ask(job_id, "cancel")
+
+    await stage.work()
+
+    assert (await stage.job(job_id))["status"] == "cancelled"
 
 
 async def test_a_deleted_run_is_replaced_at_the_next_attempt(stage: Stage) -> None:

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
 
+from service.errors import DatabaseUnavailableError
+from service.event_feed import EventFeed
 from tests.unit.service.stage import Stage, make_settings
 from workers.specs import RunMetric
 
@@ -142,6 +144,33 @@ async def test_a_silent_stream_carries_heartbeats(tmp_path: Path) -> None:
         await stage.client.post(f"/v1/jobs/{job_id}/cancel")
 
         assert b": ping" in (await stream).content
+
+
+async def test_a_stream_outlives_an_outage_of_the_database(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await stage.submit()
+    events, num_asked = stage.parts.events, 0
+    find = EventFeed._find
+
+    async def fail_twice(*arguments: Any) -> Any:
+        nonlocal num_asked
+        num_asked += 1
+        if num_asked < 3:
+            raise DatabaseUnavailableError("the database does not answer")
+        return await find(*arguments)
+
+    monkeypatch.setattr(EventFeed, "_find", fail_twice)
+    stream = asyncio.create_task(stage.client.get(f"/v1/jobs/{job_id}/events", headers=STREAM))
+    for _ in range(1000):
+        await asyncio.sleep(0.001)
+        if num_asked > 3:
+            break
+    await stage.ask(job_id, "cancel")
+
+    received = [json.loads(message.data) for message in messages_of(await stream)]
+    stored, _ = await events.page(job_id, 0, 10)
+    assert [event["id"] for event in received] == [event.id for event in stored]
 
 
 async def test_a_stream_is_replayed_by_another_process(stage: Stage) -> None:

@@ -60,7 +60,7 @@ async def test_a_new_job_begins_its_history_with_its_status(stage: Stage) -> Non
         ({"data": {"train": "rows.jsonl"}}, "data.train", "give the id of an uploaded file"),
         ({"data": {"train": "http://host/rows.jsonl"}}, "data.train", "file:///, s3://, gs://"),
         ({"data": {"train": "file://rows.jsonl"}}, "data.train", "begins with file:///"),
-        ({"resources": {"num_workers": 3}}, "body", "must be a multiple"),
+        ({"resources": {"num_workers": 3}}, "training.batch_size", "must be a multiple"),
         ({"registry": {"alias": "v1"}}, "registry.alias", "reserved"),
     ],
 )

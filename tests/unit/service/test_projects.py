@@ -16,12 +16,26 @@ STRANGER = KeyToken("key-00000000000000bb", "S" * 43)
 STRANGER_HEADERS = {"Authorization": f"Bearer {STRANGER.text}"}
 
 FOR_ADMINISTRATORS = ("/v1/keys", "/v1/audit")
-OF_NOBODY = {("GET", "/v1/info")}
-MAKING_OWN = {("POST", "/v1/jobs"), ("POST", "/v1/files")}
+OF_NOBODY = {("GET", "/v1/info"), ("GET", "/v1/capabilities")}
+MAKING_OWN = {
+    ("POST", "/v1/jobs"),
+    ("POST", "/v1/files"),
+    ("POST", "/openai/v1/fine_tuning/jobs"),
+    ("POST", "/openai/v1/files"),
+}
 """Routes that make something of the caller's own; each has a test below."""
 BODIES = {("PUT", "/v1/models/{model_name}/aliases/{alias}"): {"version": 1}}
 """Bodies of changes that need one; others have none, or may be empty."""
 NOT_FOUND = {"job-not-found", "file-not-found", "model-not-found"}
+SHOWING = {
+    f"{prefix}/{kind}"
+    for prefix, kinds in {
+        "/v1": ["jobs", "files", "models"],
+        "/openai/v1": ["fine_tuning/jobs", "files", "models"],
+    }.items()
+    for kind in kinds
+}
+"""Lists in which the owner finds something."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +44,14 @@ class Owned:
 
     job_id: str
     file_id: str
+    fine_tuning_job_id: str = "job-0000000000000000"
     trial_id: str = "trial-0001"
     name: str = "report.json"
+    file_path: str = "job.json"
     model_name: str = "sums"
     version: str = "1"
     alias: str = "champion"
+    model: str = "sums:1"
 
     def path(self, template: str) -> str:
         return template.format_map(vars(self))
@@ -52,12 +69,13 @@ def asking_as(stage: Stage, token: KeyToken) -> Iterator[None]:
 
 @pytest.fixture
 async def owned(stage: Stage) -> Owned:
-    """A search with a trial, a report and a registered adapter, and its rows."""
+    """A search with a trial, a report and a registered adapter, its rows, and a fine-tune."""
     await stage.admit(OWNER, Scope.SUBMIT, project="ours")
     await stage.admit(STRANGER, Scope.SUBMIT, project="theirs")
     with asking_as(stage, OWNER):
         spec = await stage.search_spec()
         job_id = await stage.begin(spec)
+        fine_tuning_job_id = await stage.submit(train=spec["data"]["train"])
     run_id = stage.run_id(job_id)
     values = json.dumps({"adapter.r": 8})
     stage.mlflow.add_child(
@@ -65,8 +83,9 @@ async def owned(stage: Stage) -> Owned:
     )
     for name in ("report.json", "report.md"):
         stage.mlflow.files[run_id, f"search/{name}"] = b"{}"
+    stage.mlflow.files[run_id, "job.json"] = b"{}"
     stage.registry.register("sums", alias="champion", run_id=run_id)
-    return Owned(job_id, spec["data"]["train"])
+    return Owned(job_id, spec["data"]["train"], fine_tuning_job_id)
 
 
 async def routes(stage: Stage) -> list[tuple[str, str]]:
@@ -75,8 +94,12 @@ async def routes(stage: Stage) -> list[tuple[str, str]]:
         (method.upper(), path)
         for path, methods in paths.items()
         for method in methods
-        if path.startswith("/v1") and not path.startswith(FOR_ADMINISTRATORS)
+        if path.startswith(("/v1", "/openai/v1")) and not path.startswith(FOR_ADMINISTRATORS)
     ]
+
+
+async def job_ids(stage: Stage) -> set[str]:
+    return {job["id"] for job in (await stage.get("/v1/jobs"))["data"]}
 
 
 async def test_every_route_hides_what_belongs_to_another_project(
@@ -110,7 +133,7 @@ async def test_every_route_shows_its_owner_what_it_hides_from_others(
             response = await stage.client.request(method, owned.path(template), json=body)
 
             assert response.status_code != 404, (method, template, response.text)
-            if method == "GET" and template in {"/v1/jobs", "/v1/files", "/v1/models"}:
+            if method == "GET" and template in SHOWING:
                 assert response.json()["data"], template
 
 
@@ -170,7 +193,7 @@ async def test_what_a_key_makes_belongs_to_its_project(stage: Stage, owned: Owne
     with asking_as(stage, OWNER):
         assert (await stage.client.get(f"/v1/files/{file_id}")).status_code == 404
         assert (await stage.client.get(f"/v1/jobs/{job_id}")).status_code == 404
-        assert [job["id"] for job in (await stage.get("/v1/jobs"))["data"]] == [owned.job_id]
+        assert await job_ids(stage) == {owned.job_id, owned.fine_tuning_job_id}
 
 
 async def test_an_administrator_sees_and_changes_those_of_every_project(
@@ -178,6 +201,19 @@ async def test_an_administrator_sees_and_changes_those_of_every_project(
 ) -> None:
     own_id = await stage.submit()
 
-    assert {job["id"] for job in (await stage.get("/v1/jobs"))["data"]} == {owned.job_id, own_id}
+    assert await job_ids(stage) == {owned.job_id, owned.fine_tuning_job_id, own_id}
     assert (await stage.get(f"/v1/files/{owned.file_id}"))["project"] == "ours"
     assert (await stage.ask(owned.job_id, "cancel"))["status"] == "cancelling"
+
+
+async def test_a_fine_tune_cannot_train_on_rows_of_another_project(
+    stage: Stage, owned: Owned
+) -> None:
+    body = {"model": "tiny", "training_file": owned.file_id}
+
+    response = await stage.client.post(
+        "/openai/v1/fine_tuning/jobs", json=body, headers=STRANGER_HEADERS
+    )
+
+    assert response.status_code == 404
+    assert response.json()["code"] == "file-not-found"

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from service.boundaries import DriverRequest, DriverState
-from service.errors import RayUnavailableError, RefusedError
+from service.errors import DriverNotStartedError, RayUnavailableError, RefusedError
 from service.ray_client import RayDrivers
 
 # Ray 2.60 opens its web socket in a way that aiohttp 3.14 finds outdated.
@@ -140,11 +140,15 @@ async def test_a_submission_that_ray_finds_wrong_is_refused_for_good(
         await drivers.submit(REQUEST)
 
 
-async def test_a_submission_that_ray_fails_at_can_be_repeated(
+async def test_a_submission_that_ray_fails_at_is_told_from_a_ray_that_is_away(
     api: JobsApi, drivers: RayDrivers
 ) -> None:
     api.status_of_submit = 500
 
+    with pytest.raises(DriverNotStartedError, match="Ray answered 500"):
+        await drivers.submit(REQUEST)
+
+    api.status_of_everything = 500
     with pytest.raises(RayUnavailableError):
         await drivers.submit(REQUEST)
 

@@ -4,8 +4,8 @@ from itertools import product
 import pytest
 
 from jobs.tickets import RunTag
-from service import lifecycle
 from service.boundaries import DriverReport, DriverState, RunRef, RunReport, RunStatus
+from service.errors import MlflowUnavailableError
 from service.reconciler import (
     Cancel,
     Fail,
@@ -21,6 +21,7 @@ from service.reconciler import (
 from service.states import JobStatus
 from tests.unit.service.fakes import Killed
 from tests.unit.service.stage import Stage
+from tests.unit.service.standing_lease import led_jobs
 from workers.specs import RunMetric
 
 RESULT = {RunTag.MODEL_NAME: "sums", RunTag.MODEL_VERSION: "3"}
@@ -106,7 +107,7 @@ def test_a_driver_that_is_gone_without_an_outcome_is_tried_again(
     assert f"attempt {attempt}" in action.reason
 
 
-@pytest.mark.parametrize("driver", GONE)
+@pytest.mark.parametrize("driver", [DriverState.FAILED, DriverState.STOPPED, DriverState.SUCCEEDED])
 @pytest.mark.parametrize("attempt", [3, 4])
 def test_a_driver_that_is_lost_in_the_last_attempt_fails_the_job(
     driver: DriverState, attempt: int
@@ -115,6 +116,14 @@ def test_a_driver_that_is_lost_in_the_last_attempt_fails_the_job(
 
     assert isinstance(action, Fail)
     assert action.code == "driver-lost"
+
+
+@pytest.mark.parametrize("attempt", [1, 3, 4])
+def test_an_attempt_that_ray_has_lost_is_not_held_against_the_job(attempt: int) -> None:
+    action = decide(observe(driver=DriverState.UNKNOWN, attempt=attempt))
+
+    assert isinstance(action, Retry)
+    assert not action.is_counted
 
 
 @pytest.mark.parametrize(
@@ -282,6 +291,50 @@ async def test_a_job_whose_drivers_are_all_lost_fails_as_driver_lost(stage: Stag
     assert await stage.statuses(job_id) == ["queued", "running", "failed"]
 
 
+async def test_no_number_of_restarts_of_ray_uses_up_the_attempts(stage: Stage) -> None:
+    job_id = await stage.started()
+    for _ in range(5):
+        stage.ray.drivers.clear()
+        await stage.work()
+    assert (await stage.job(job_id))["status"] == "running"
+    for attempt in (6, 7):
+        stage.ray.end(f"{job_id}-a{attempt}", DriverState.FAILED)
+        await stage.work()
+    assert (await stage.job(job_id))["status"] == "running"
+    stage.ray.end(f"{job_id}-a8", DriverState.FAILED)
+    await stage.work()
+
+    assert (await stage.job(job_id))["failure"]["code"] == "driver-lost"
+    assert await stage.statuses(job_id) == ["queued", "running", "failed"]
+
+
+@pytest.mark.parametrize(("verb", "status"), [("pause", "paused"), ("cancel", "cancelled")])
+async def test_a_job_can_be_stopped_after_a_restart_of_ray(
+    stage: Stage, verb: str, status: str
+) -> None:
+    job_id = await stage.started()
+    stage.ray.drivers.clear()
+    await stage.work()
+    await stage.ask(job_id, verb)
+    stage.ray.end(f"{job_id}-a2", DriverState.STOPPED)
+
+    await stage.work()
+
+    assert (await stage.job(job_id))["status"] == status
+
+
+@pytest.mark.parametrize("verb", ["pause", "cancel"])
+async def test_a_driver_is_stopped_while_mlflow_is_away(stage: Stage, verb: str) -> None:
+    job_id = await stage.started()
+    await stage.ask(job_id, verb)
+    stage.mlflow.is_away = True
+
+    with pytest.raises(MlflowUnavailableError):
+        await stage.work()
+
+    assert stage.ray.stops == [f"{job_id}-a1"]
+
+
 async def test_a_run_that_its_driver_left_open_is_closed(stage: Stage) -> None:
     job_id = await stage.started()
     stage.mlflow.tag(stage.run_id(job_id), MODEL_NAME="sums", MODEL_VERSION="3")
@@ -423,7 +476,7 @@ async def test_a_pause_noted_late_by_another_replica_leaves_the_next_attempt_alo
     await stage.work()
     await stage.ask(job_id, "pause")
 
-    await stage.parts.jobs.note_pause(job_id, attempt=1, reason=None, progress=None)
+    await led_jobs(stage.parts.database).note_pause(job_id, attempt=1, reason=None, progress=None)
 
     assert (await stage.job(job_id))["status"] == "pausing"
 
@@ -499,7 +552,7 @@ async def test_the_summary_is_not_kept_without_its_message(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(lifecycle, "_event", die)
+        patch.setattr("service.led_jobs.event", die)
         with pytest.raises(Killed):
             await stage.work()
     assert (await stage.job(job_id))["data_summary"] is None

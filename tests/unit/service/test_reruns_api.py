@@ -94,7 +94,7 @@ async def test_a_member_of_a_list_is_named_by_its_number(stage: Stage) -> None:
         ({"nam": "x"}, "nam", "not permitted"),
         ({"kind": "search"}, "kind", "finetune"),
         ({"adapter": None}, "adapter", ""),
-        ({"resources": {"num_workers": 3}}, "body", "must be a multiple"),
+        ({"resources": {"num_workers": 3}}, "training.batch_size", "must be a multiple"),
         ([], "overrides", "valid dictionary"),
     ],
 )

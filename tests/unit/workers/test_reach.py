@@ -98,8 +98,8 @@ def test_paths_in_an_allowed_folder_are_allowed(reach: Reach, allowed: Path, pat
 
 @pytest.mark.parametrize(
     "path",
-    ["{}2", "{}/..", "{}/../other", "{}/a/../../other", "{}/.ssh/id", "{}/a/.env", "/", "/etc/passwd"],
-)  # fmt: skip
+    "{}2 {}/.. {}/../other {}/a/../../other {}/.ssh/id {}/a/.env / /etc/passwd".split(),
+)
 def test_paths_out_of_it_or_hidden_in_it_are_refused(
     reach: Reach, allowed: Path, path: str
 ) -> None:

@@ -1,47 +1,63 @@
-"""Adapters out of a real MLflow registry, answering in a process of their own."""
+"""Adapters out of the service, answering in a process of their own."""
 
+import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import mlflow
+import httpx
 import pytest
 
 from service.cli.adapters import ModelReference, loading_snippet
 from service.cli.errors import CliError
-from tests.unit.service.cli.conftest import Outcome, ScriptedService
+from tests.unit.service.cli.conftest import Outcome, ScriptedService, problem
 
 Run = Callable[..., Outcome]
 HYPLORA_CONFIG = {"peft_type": "HYPLORA", "base_model_name_or_path": "org/base"}
 
 
-@pytest.fixture(scope="module")
-def registry_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A registry with an adapter, `sums`, and another model, `trees`."""
-    folder = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    client = mlflow.MlflowClient(uri)
-    (folder / "trees").mkdir()
-    (folder / "trees" / "model.pkl").write_text("")
-    write_config(folder / "sums")
-    run = client.create_run(client.create_experiment("test", str(folder / "artifacts"))).info
-    for name in ("sums", "trees"):
-        client.log_artifacts(run.run_id, str(folder / name), name)
-        client.create_registered_model(name)
-        client.create_model_version(name, f"{run.artifact_uri}/{name}", run.run_id)
-        client.set_registered_model_alias(name, "champion", "1")
-    yield uri
-    mlflow.set_tracking_uri("")
+INFO = {"version": "1", "mlflow_tracking_uri": "http://mlflow", "ray_dashboard_url": "http://x"}
 
 
 @pytest.fixture
-def registry(registry_uri: str, service: ScriptedService) -> None:
-    """Let the service name the registry as its own."""
-    info = {"version": "1", "mlflow_tracking_uri": registry_uri, "ray_dashboard_url": "http://x"}
-    service.on("GET", "/v1/info", info)
+def registry(service: ScriptedService) -> None:
+    """Let the service have an adapter, `sums`, and another model, `trees`."""
+    service.on("GET", "/v1/info", INFO)
+    for version in ("1", "@champion"):
+        content = tar_of({"adapter_config.json": json.dumps(HYPLORA_CONFIG).encode()})
+        service.on("GET", download_of("sums", version), httpx.Response(200, content=content))
+    refusal = "trees/1 is a registered model, but no adapter: it has no adapter_config.json"
+    service.on(
+        "GET", download_of("trees", "1"), problem(404, "model-version-without-adapter", refusal)
+    )
+    for name, version, code in (
+        ("sums", "@gone", "model-alias-not-found"),
+        ("sums", "7", "model-version-not-found"),
+        ("gone", "1", "model-not-found"),
+        ("gone", "@champion", "model-not-found"),
+    ):
+        service.on("GET", download_of(name, version), problem(404, code, "it is not there"))
+
+
+def download_of(name: str, version: str) -> str:
+    return f"/v1/models/{name}/versions/{version}/download"
+
+
+def tar_of(files: Mapping[str, bytes], **fields: Any) -> bytes:
+    """A tar of files, each with other fields of its entry."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            for field, value in fields.items():
+                setattr(entry, field, value)
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def write_config(folder: Path, config: Any = HYPLORA_CONFIG) -> Path:
@@ -121,8 +137,58 @@ def test_pull_says_what_the_registry_does_not_have(
 @pytest.mark.usefixtures("registry")
 def test_pull_refuses_a_registered_model_that_is_no_adapter(hyplora: Run, tmp_path: Path) -> None:
     outcome = hyplora("pull", "trees/1", tmp_path / "pulled")
-    assert "models:/trees/1 is a registered model, but no adapter" in outcome.stderr
+    assert "trees/1 is a registered model, but no adapter" in outcome.stderr
     assert not (tmp_path / "pulled").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tar_of({"../escaped": b"x"}),
+        tar_of({"/escaped": b"x"}),
+        tar_of({"inner/escaped": b"x"}),
+        tar_of({".hidden": b"x"}),
+        tar_of({"link": b""}, type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        tar_of({"link": b""}, type=tarfile.LNKTYPE, linkname="../../secret"),
+        tar_of({"folder": b""}, type=tarfile.DIRTYPE),
+        tar_of({"pipe": b""}, type=tarfile.FIFOTYPE),
+        tar_of({"config.json": b"{}"}),
+        tar_of({"adapter_config.json": b"{}" * 400})[:700],
+        b"no tar at all",
+        b"",
+    ],
+    ids=range(12),
+)
+def test_pull_unpacks_nothing_but_files_of_an_adapter_and_leaves_nothing_else(
+    content: bytes, hyplora: Run, service: ScriptedService, tmp_path: Path
+) -> None:
+    service.on("GET", download_of("sums", "1"), httpx.Response(200, content=content))
+    before = set(tmp_path.rglob("*"))
+
+    outcome = hyplora("pull", "sums/1", tmp_path / "pulled")
+
+    assert outcome.exit_code == 1
+    assert "the service sent" in outcome.stderr
+    assert set(tmp_path.rglob("*")) == before
+    assert not Path("/escaped").exists()
+
+
+def test_pull_of_a_connection_that_breaks_leaves_nothing(
+    hyplora: Run, service: ScriptedService, tmp_path: Path
+) -> None:
+    whole = tar_of({"adapter_config.json": b"{}" * 4000})
+
+    def broken() -> Iterator[bytes]:
+        yield whole[:2000]
+        raise httpx.ReadError("connection reset")
+
+    service.on("GET", download_of("sums", "1"), lambda _: httpx.Response(200, content=broken()))
+    before = set(tmp_path.rglob("*"))
+
+    outcome = hyplora("pull", "sums/1", tmp_path / "pulled")
+
+    assert outcome.exit_code == 1
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_a_lora_adapter_loads_without_this_project(tmp_path: Path) -> None:
