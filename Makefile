@@ -13,7 +13,7 @@ HARNESS_PACKAGES := lm_eval sacrebleu portalocker tabulate colorama lxml
 NOT_BY_DEFAULT := slow or gpu or benchmark
 PARALLEL := --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: help install demo demo-full up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval bench-delta lint types imports openapi format wheel constraints clean
+.PHONY: help install demo demo-full up test test-slow test-quantized test-harness test-gpu test-all bandit audit bench-adapter bench-training bench-search bench-eval bench-delta lint types imports openapi format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -86,6 +86,12 @@ $(TRL): $(INSTALLED)
 lint: $(INSTALLED)  ## style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bandit: $(INSTALLED)  ## code that is a known risk
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive service jobs workers hyplora deploy
+
+audit: $(INSTALLED)  ## dependencies with known holes, where an advisory service can be reached
+	$(BIN)/python .ci/audit.py constraints.txt
 
 types: $(INSTALLED)  ## mypy, strict
 	$(BIN)/mypy

@@ -143,7 +143,7 @@ def grid_points(spec: SearchSpec) -> list[dict[str, Value]]:
 
 def random_points(spec: SearchSpec) -> list[dict[str, Value]]:
     """Independent draws, as many as the budget has trials."""
-    draw = random.Random(spec.algorithm.seed)  # noqa: S311
+    draw = random.Random(spec.algorithm.seed)  # noqa: S311 (a draw of trials) # nosec B311
     return [
         {field: _draw(draw, values) for field, values in spec.space.items()}
         for _ in range(spec.num_trials)
