@@ -63,13 +63,17 @@ UPLOADS = {
     "tar with a path": tarred("../../etc/passwd"),
     "bzip2": bz2.compress(ROWS),
     "xz": lzma.compress(ROWS),
-    "Parquet that repeats a long text": parquet({"instruction": ["a" * 2 * MIB] * 500, "output": ["b"] * 500}),
+    "Parquet that repeats a long text": parquet(
+        {"instruction": ["a" * 2 * MIB] * 500, "output": ["b"] * 500}
+    ),
     # Parquet that is none, or holds no rows
     "Parquet's first bytes": b"PAR1",
     "Parquet cut short": parquet({"instruction": ["a"], "output": ["b"]})[:-20],
     "Parquet with a huge footer": b"PAR1" + b"\xff\xff\xff\x7fPAR1",
     "Parquet with a negative footer": b"PAR1" + b"\xff\xff\xff\xffPAR1",
-    "Parquet without rows": parquet({"instruction": pa.array([], pa.string()), "output": pa.array([], pa.string())}),
+    "Parquet without rows": parquet(
+        {"instruction": pa.array([], pa.string()), "output": pa.array([], pa.string())}
+    ),
     "Parquet with other columns": parquet({"__class__": ["os.system"], "x": ["id"]}),
     "Parquet of bytes": parquet({"instruction": [b"\xff\xfe"], "output": [b"\x80"]}),
     "Parquet of nested lists": parquet({"instruction": [[["a"]]], "output": ["b"]}),
@@ -118,7 +122,7 @@ UPLOADS = {
     "an unknown role": b'{"messages": [{"role": "tool", "content": "a"}]}\n',
     "no turns": b'{"messages": []}\n',
     "a million turns without an answer": b'{"messages": [%s]}\n' % b",".join([b"0"] * 400_000),
-    "parts for a content": b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}\n',
+    "parts for a content": b'{"messages": [{"role": "user", "content": [{"type": "image"}]}]}\n',
     # other kinds of file
     "a pickle": pickle.dumps({"instruction": "a"}),
     "a page": b"<html><script>alert(1)</script></html>",
