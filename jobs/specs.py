@@ -32,15 +32,3 @@ class JobKind(StrEnum):
 def file_ids(spec: JobSpec) -> dict[str, str]:
     """The uploaded files that a spec names, by field."""
     return file_ids_among(spec.sources())
-
-
-def adapters(spec: JobSpec) -> dict[str, str]:
-    """The saved adapters that a spec names, by field."""
-    match spec:
-        case EvaluateSpec():
-            named = {f"models.{number}": model for number, model in enumerate(spec.models)}
-        case AnalyzeSpec():
-            named = {"model": spec.model}
-        case _:
-            named = {}
-    return {f"{field}.adapter": each.adapter for field, each in named.items() if each.adapter}
