@@ -13,7 +13,7 @@ HARNESS_PACKAGES := lm_eval sacrebleu portalocker tabulate colorama lxml
 NOT_BY_DEFAULT := slow or gpu or benchmark
 PARALLEL := --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: help install demo demo-full up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval bench-delta lint types imports openapi format wheel constraints clean
+.PHONY: help install demo demo-full up test test-slow test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval bench-delta bench-service lint types imports openapi format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -78,6 +78,9 @@ bench-eval: $(INSTALLED)  ## measure evaluation in batches beside one row at a t
 
 bench-delta: $(INSTALLED)  ## measure exact delta-hyperbolicity beside an n^3 array; two minutes
 	$(BIN)/python tests/benchmarks/delta.py
+
+bench-service: $(INSTALLED)  ## measure the API while a job trains, and count what it loses; eight minutes
+	$(BIN)/python tests/benchmarks/control_plane.py
 
 # Beside the environment, not in it: nothing else needs TRL.
 $(TRL): $(INSTALLED)

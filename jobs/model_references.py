@@ -5,10 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from jobs.analyze_specs import AnalyzeSpec
 from jobs.evaluate_specs import EvaluateSpec
 from jobs.finetune_specs import TuningSpec
-from jobs.specs import JobSpec
+from jobs.specs import JobSpec, adapters
 
 _SCHEME = "models:/"
 _REFERENCE = re.compile(
@@ -51,14 +50,7 @@ class VersionReference:
 
 def model_uris(spec: JobSpec) -> dict[str, str]:
     """Everything that a spec names as a model, by field: ids, folders and MLflow URIs."""
-    named = {"base_model": spec.base_model}
-    if isinstance(spec, EvaluateSpec):
-        adapters = {f"models.{place}.adapter": m.adapter for place, m in enumerate(spec.models)}
-    elif isinstance(spec, AnalyzeSpec):
-        adapters = {"model.adapter": spec.model.adapter}
-    else:
-        adapters = {}
-    return named | {field: adapter for field, adapter in adapters.items() if adapter is not None}
+    return {"base_model": spec.base_model} | adapters(spec)
 
 
 def written_models(spec: JobSpec) -> dict[str, str]:

@@ -4,7 +4,8 @@ import asyncio
 import re
 from collections.abc import Iterator
 
-from jobs.specs import JobSpec, adapters, file_ids
+from jobs.model_references import model_uris
+from jobs.specs import JobSpec, file_ids
 from service.errors import FieldError, ReferenceNotAllowedError, SecretInSpecError
 from workers.reach import Reach
 
@@ -40,11 +41,11 @@ async def require_admissible(spec: JobSpec, reach: Reach) -> None:
 
 def _refusals(spec: JobSpec, reach: Reach) -> list[FieldError]:
     uploaded = file_ids(spec)
-    given: dict[str, tuple[str | None, str | None]] = {
-        "base_model": (spec.base_model, reach.refusal_of_base_model(spec.base_model))
-    }
-    for field, adapter in adapters(spec).items():
-        given[field] = (adapter, reach.refusal_of_adapter(adapter))
+    given: dict[str, tuple[str, str | None]] = {}
+    for field, reference in model_uris(spec).items():
+        is_base = field == "base_model"
+        refuse = reach.refusal_of_base_model if is_base else reach.refusal_of_adapter
+        given[field] = (reference, refuse(reference))
     for field, source in spec.sources().items():
         if field not in uploaded:
             value = source if isinstance(source, str) else source.dataset

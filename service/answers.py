@@ -159,6 +159,15 @@ class LinksRead(Answer):
     rerun_of: str | None = None
     """The job that this one does again."""
 
+    metrics: str | None = None
+    """Its metrics, as series."""
+
+    checkpoints: str | None = None
+    """The checkpoints of a fine-tune."""
+
+    artifacts: str | None = None
+    """The files of its MLflow run."""
+
     trials: str | None = None
     """The trials of a search."""
 

@@ -38,6 +38,7 @@ from service.gate import Gate
 from service.job_metrics import JobMetrics
 from service.keys import Keys
 from service.leases import Lease
+from service.led_jobs import LedJobs
 from service.lifecycle import Jobs
 from service.logs import Logs
 from service.middleware import MAX_BODY_BYTES, BodyLimit, RequestBoundary
@@ -196,7 +197,7 @@ def _assemble(settings: ServiceSettings, drivers: Drivers, runs: Runs, registry:
     all_files = Files(database, contents, checks, validation, limits)
     all_models = Models(database, registry)
     lease = Lease(database, "control-loop", settings.lease_ttl_s)
-    led_jobs = all_jobs.led_by(lease)
+    led_jobs = LedJobs(database, lease, watcher=counted)
     poll_interval_s = settings.poll_interval_s
     control_loop = ControlLoop(
         lease,

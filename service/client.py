@@ -34,6 +34,7 @@ from service.key_client import KeyClient
 from service.model_client import ModelClient
 from service.outage import Outage
 from service.resending import send_once
+from service.run_client import RunClient
 from service.states import JobStatus
 from service.trial_answers import TrialRead
 
@@ -92,6 +93,8 @@ class Client:
         """What administrators do: API keys and the audit log."""
         self.models = ModelClient(self._connection)
         """Registered adapters."""
+        self.runs = RunClient(self._connection)
+        """Metrics, checkpoints and files of jobs."""
 
     def __enter__(self) -> Self:
         return self

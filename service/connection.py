@@ -96,6 +96,7 @@ class Connection:
         path: str,
         *,
         accepted: frozenset[int] = frozenset(),
+        timeout_s: float | None = None,
         **query: Query,
     ) -> _Model:
         """Ask for something; a query that is None is left out.
@@ -104,9 +105,11 @@ class Connection:
             model: What the answer is read as.
             path: Path under the address.
             accepted: Statuses beyond success that carry an answer.
+            timeout_s: Longest wait for the answer; by default the connection's.
             **query: Parameters.
         """
-        request = self._http.build_request("GET", path, params=_given(query))
+        timeout = self._http.timeout if timeout_s is None else self._timeout(timeout_s)
+        request = self._http.build_request("GET", path, params=_given(query), timeout=timeout)
         return self._send(model, request, accepted)
 
     def get_bytes(self, path: str, *, timeout_s: float, **query: Query) -> bytes:

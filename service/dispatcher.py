@@ -19,7 +19,7 @@ from service.boundaries import DriverRequest, Drivers, RunRef, Runs, RunStatus
 from service.errors import DriverNotStartedError, MissingFileError, RefusedError
 from service.files import Files
 from service.leases import LeaseLostError
-from service.lifecycle import Jobs
+from service.led_jobs import LedJobs
 from service.settings import ServiceSettings
 from service.states import JobStatus
 from service.tables import Job
@@ -38,7 +38,7 @@ class Dispatcher:
     """Moves jobs from the queue to the cluster, oldest first."""
 
     def __init__(
-        self, settings: ServiceSettings, jobs: Jobs, files: Files, drivers: Drivers, runs: Runs
+        self, settings: ServiceSettings, jobs: LedJobs, files: Files, drivers: Drivers, runs: Runs
     ) -> None:
         self._settings = settings
         self._jobs = jobs

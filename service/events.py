@@ -11,7 +11,7 @@ from service.callers import Caller
 from service.database import Database
 from service.errors import DatabaseUnavailableError
 from service.event_feed import BATCH, EventFeed, News, read_events
-from service.lifecycle import find_job
+from service.job_rows import find_job
 from service.tables import JobEvent
 
 

@@ -279,4 +279,5 @@ def _size_of(path: Path) -> int | None:
 
 def _display_name(filename: str) -> str:
     name = PurePosixPath(filename.replace("\\", "/")).name
-    return "".join(char for char in name if char.isprintable())[:255] or "rows.jsonl"
+    shown = "".join(char for char in name if char.isprintable())[:255]
+    return shown if shown.strip(". ") else "rows.jsonl"  # a name of dots alone is a folder

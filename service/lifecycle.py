@@ -1,37 +1,32 @@
-"""The verbs of a job's life. Each is one transaction that locks the job's row first.
+"""What users do with jobs: submit, look up, list, pause, resume and cancel.
 
-Users submit, pause, resume and cancel; the control loop does the rest. Every change of status goes
-through `_move`, which holds it to the table in `service.states` and writes the event that clients
-see. Since the row is locked before an event is written, a job's events commit in the order of their
-ids.
+Each verb is one transaction that locks the job's row first. Those of the control loop are in
+`service.led_jobs`.
 """
 
-import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from copy import copy
-from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import Self
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.specs import JobSpec
 from service.admission import require_admissible
 from service.audit import record
-from service.boundaries import Registry, RunRef
+from service.boundaries import Registry
 from service.callers import DEFAULT_PROJECT, Caller, visible_project
 from service.database import Database
 from service.errors import (
     JobAlreadyEndedError,
-    JobNotFoundError,
     JobNotPausableError,
     JobNotPausedError,
 )
 from service.file_states import FileStatus
 from service.job_filters import JobFilter
-from service.leases import Lease
+from service.job_rows import JobRows, JobWatcher, event, find_job, move, status_event
 from service.model_names import (
     claim_models,
     require_models,
@@ -39,43 +34,13 @@ from service.model_names import (
     require_writable,
 )
 from service.paging import newest_first
-from service.preconditions import require_match
-from service.queue_order import next_in_line, num_places_left
-from service.states import JobStatus, require_transition
+from service.states import JobStatus
 from service.submission import KeyedRequest, add_job, find_answered, new_job, require_files
-from service.tables import Job, JobEvent, JobFile, UploadedFile, utc_now
+from service.tables import Job
 from workers.reach import Reach
 
 _ALL = JobFilter()
 _CLOSED = Reach()
-_STOPPING = [status for status in JobStatus if status.is_stopping]
-_JOB_ID = re.compile(r"job-[0-9a-f]{16}")
-_WAITING_FOR_FILES = (
-    select(JobFile.job_id)
-    .join(UploadedFile, UploadedFile.id == JobFile.file_id)
-    .where(UploadedFile.status == FileStatus.VALIDATING)
-)
-_UNCLAIMED = and_(
-    Job.status == JobStatus.QUEUED,
-    Job.attempt == Job.paused_attempt,
-    Job.id.not_in(_WAITING_FOR_FILES),
-)
-_CLAIMED = and_(Job.status == JobStatus.QUEUED, Job.attempt > Job.paused_attempt)
-_UNSUBMITTED = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_(None))
-_ON_CLUSTER = or_(Job.status.in_([JobStatus.RUNNING, *_STOPPING]), _CLAIMED)
-
-
-class JobWatcher(Protocol):
-    """Hears of what has become of jobs, once it is committed; must not block."""
-
-    def submitted(self, job: Job) -> None:
-        """Ray has taken an attempt."""
-
-    def started(self, job: Job) -> None:
-        """It was the first one."""
-
-    def ended(self, job: Job) -> None:
-        """The job has ended for good."""
 
 
 class Jobs:
@@ -98,24 +63,14 @@ class Jobs:
         self._database = database
         self._registry = registry
         self._reach = reach
-        self._watcher = watcher
+        self._rows = JobRows(database, watcher)
         self._caller: Caller | None = None
-        self._lease: Lease | None = None
 
     def acting_for(self, caller: Caller) -> Self:
         """The jobs as they are for a caller: others are not found, and changes are audited."""
         acting = copy(self)
         acting._caller = caller
         return acting
-
-    def led_by(self, lease: Lease) -> Self:
-        """The jobs as they are for the replica that leads.
-
-        Every change raises `LeaseLostError` once another replica has taken over.
-        """
-        led = copy(self)
-        led._lease = lease
-        return led
 
     async def submit(self, spec: JobSpec, *, rerun_of: str | None = None) -> Job:
         """Queue a job.
@@ -246,7 +201,7 @@ class Jobs:
             if job.status not in {JobStatus.PAUSING, JobStatus.PAUSED}:
                 has_no_driver = job.is_over(job.attempt)
                 after = JobStatus.PAUSED if has_no_driver else JobStatus.PAUSING
-                _move(session, job, after, "paused by the user")
+                move(session, job, after, "paused by the user")
                 record(session, self._caller, "job.pause", job.id, job.project)
             return job
 
@@ -265,7 +220,7 @@ class Jobs:
                 raise JobNotPausedError(
                     f"{job_id} is {job.status}; only a job that is paused can be resumed"
                 )
-            _move(session, job, JobStatus.QUEUED, "resumed by the user")
+            move(session, job, JobStatus.QUEUED, "resumed by the user")
             record(session, self._caller, "job.resume", job.id, job.project)
             return job
 
@@ -282,204 +237,24 @@ class Jobs:
                 raise JobAlreadyEndedError(f"{job_id} has already {_ended(job.status)}")
             if job.status is not JobStatus.CANCELLING:
                 after = JobStatus.CANCELLING if job.attempt > 0 else JobStatus.CANCELLED
-                _move(session, job, after, "cancelled by the user")
+                move(session, job, after, "cancelled by the user")
                 record(session, self._caller, "job.cancel", job.id, job.project)
             return job
 
-    async def submitted(self) -> Sequence[Job]:
-        """Jobs to compare with Ray and MLflow: a driver of theirs may be there."""
-        has_driver = and_(Job.status == JobStatus.RUNNING, Job.submitted_at.is_not(None))
-        async with self._database.reading() as session:
-            return await _oldest(session, or_(has_driver, Job.status.in_(_STOPPING)))
-
-    async def awaiting_driver(self, max_live: int) -> Sequence[Job]:
-        """Jobs to submit: those that were begun, then as many others as there is room for.
-
-        Args:
-            max_live: Most jobs that may be on the cluster together.
-        """
-        async with self._database.reading() as session:
-            begun = await _oldest(session, or_(_CLAIMED, _UNSUBMITTED))
-            return [*begun, *await next_in_line(session, _UNCLAIMED, _ON_CLUSTER, max_live)]
-
-    async def claim(self, job_id: str, max_live: int) -> Job | None:
-        """Note, before anything is done outside, that the job may now exist there.
-
-        What `awaiting_driver` said may be old: other replicas can have led in the meantime.
-
-        Returns:
-            The job with the attempt to submit; None if it no longer waits for a driver, or there
-            is no place for it any more.
-        """
-        async with self._locked(job_id) as (session, job):
-            if job.status not in {JobStatus.QUEUED, JobStatus.RUNNING}:
-                return None
-            if job.attempt == job.paused_attempt:
-                if await num_places_left(session, _ON_CLUSTER, max_live) <= 0:
-                    return None
-                job.attempt += 1
-                job.submitted_at = None
-            return job if job.submitted_at is None else None
-
-    async def note_run(self, job_id: str, run: RunRef) -> Job:
-        """Keep the job's MLflow run."""
-        async with self._locked(job_id) as (_, job):
-            job.run_id, job.experiment_id = run.run_id, run.experiment_id
-            return job
-
-    async def note_submission(self, job_id: str, attempt: int) -> Job:
-        """Note that Ray has an attempt, unless that was given up in the meantime.
-
-        It is true whoever leads, and who submitted it must learn whether it still matters.
-        """
-        async with self._locked(job_id, is_fact=True) as (session, job):
-            if not job.is_over(attempt):
-                job.submitted_at = utc_now()
-                if job.status is JobStatus.QUEUED:
-                    _move(session, job, JobStatus.RUNNING)
-            return job
-
-    async def note_data(self, job_id: str, summary: str, level: str) -> None:
-        """Keep what the workers say about the rows, and tell those who follow; once a job.
-
-        Args:
-            job_id: The job.
-            summary: One line.
-            level: "info", or "warning" if the user should look at it.
-        """
-        async with self._locked(job_id) as (session, job):
-            if job.data_summary is None and not job.status.is_terminal:
-                job.data_summary = summary
-                session.add(_event(job, "message", {"level": level, "text": summary}))
-
-    async def note_restarts(self, job_id: str, reasons: Sequence[str]) -> None:
-        """Tell those who follow why workers were lost; each reason once.
-
-        Args:
-            job_id: The job.
-            reasons: All so far, oldest first.
-        """
-        async with self._locked(job_id) as (session, job):
-            if not job.status.is_terminal:
-                for reason in reasons[job.num_restarts :]:
-                    session.add(_event(job, "message", {"level": "warning", "text": reason}))
-                job.num_restarts = max(job.num_restarts, len(reasons))
-
-    async def note_progress(self, job_id: str, progress: dict[str, Any]) -> None:
-        """Keep how far the training is, and tell those who follow."""
-        async with self._locked(job_id) as (session, job):
-            if not job.status.is_terminal:
-                _set_progress(session, job, progress)
-
-    async def retry(
-        self, job_id: str, attempt: int, reason: str, *, is_counted: bool = True
-    ) -> None:
-        """Give up an attempt and ask for the next.
-
-        Args:
-            job_id: The job.
-            attempt: The attempt that ended; nothing happens if another is current by now.
-            reason: Why, for the user.
-            is_counted: Whether it is one of the attempts that the job has.
-        """
-        async with self._locked(job_id) as (session, job):
-            if job.status is JobStatus.RUNNING and job.attempt == attempt:
-                job.attempt += 1
-                if not is_counted:
-                    job.paused_attempt += 1
-                job.submitted_at = None
-                text = f"{reason}; starting attempt {job.attempt}"
-                session.add(_event(job, "message", {"level": "warning", "text": text}))
-
-    async def note_pause(
-        self, job_id: str, attempt: int, reason: str | None, progress: dict[str, Any] | None
-    ) -> None:
-        """Give up an attempt until the user resumes the job.
-
-        Args:
-            job_id: The job.
-            attempt: The attempt that ended; nothing happens if another is current by now.
-            reason: Where it stopped, for the user.
-            progress: How far the training was.
-        """
-        async with self._locked(job_id) as (session, job):
-            if job.status is JobStatus.PAUSING and job.attempt == attempt:
-                if progress is not None:
-                    _set_progress(session, job, progress)
-                job.paused_attempt = attempt
-                _move(session, job, JobStatus.PAUSED, reason)
-
-    async def end(
-        self,
-        job_id: str,
-        attempt: int,
-        status: JobStatus,
-        *,
-        reason: str | None = None,
-        progress: dict[str, Any] | None = None,
-        failure: dict[str, Any] | None = None,
-        model_version: dict[str, Any] | None = None,
-        summary: str | None = None,
-    ) -> None:
-        """Give a job its final status; one that has ended or is paused by now stays as it is.
-
-        Args:
-            job_id: The job.
-            attempt: The attempt that ended; nothing happens if another is current by now.
-            status: The final one.
-            reason: Why, for the user.
-            progress: How far the training was.
-            failure: The fields of `FailureRead`.
-            model_version: The fields of `ModelVersionRead`.
-            summary: What was found, on one line.
-        """
-        async with self._locked(job_id) as (session, job):
-            if job.attempt != attempt or job.terminal or job.status is JobStatus.PAUSED:
-                return
-            if progress is not None:
-                _set_progress(session, job, progress)
-            job.failure, job.model_version, job.summary = failure, model_version, summary
-            _move(session, job, status, reason)
-
-    @asynccontextmanager
-    async def _locked(
-        self, job_id: str, if_match: str | None = None, *, is_fact: bool = False
-    ) -> AsyncIterator[tuple[AsyncSession, Job]]:
-        async with self._database.writing() as session:
-            if self._lease is not None and not is_fact:
-                await self._lease.require(session)
-            job = await find_job(session, job_id, self._caller, lock=True)
-            require_match(job, if_match)
-            before = (job.started_at, job.submitted_at, job.terminal)
-            yield session, job
-        self._tell(job, *before)
-
-    def _tell(
-        self,
-        job: Job,
-        started_at: datetime | None,
-        submitted_at: datetime | None,
-        was_terminal: bool,
-    ) -> None:
-        """Let the watcher know how a job differs from what it was."""
-        if self._watcher is None:
-            return
-        if job.submitted_at not in {None, submitted_at}:
-            self._watcher.submitted(job)
-        if job.started_at not in {None, started_at}:
-            self._watcher.started(job)
-        if job.terminal and not was_terminal:
-            self._watcher.ended(job)
+    def _locked(
+        self, job_id: str, if_match: str | None
+    ) -> AbstractAsyncContextManager[tuple[AsyncSession, Job]]:
+        return self._rows.locked(job_id, caller=self._caller, if_match=if_match)
 
     async def _queue(self, session: AsyncSession, job: Job, spec: JobSpec) -> None:
         files = await require_files(session, spec, self._caller, lock=True)
         await require_models(session, spec, self._caller)
         await claim_models(session, spec, job.project, self._caller)
         await add_job(session, job, spec)
-        session.add(_status_event(job, previous=None, reason=None))
+        session.add(status_event(job, previous=None, reason=None))
         if unready := [file.id for file in files if file.status is FileStatus.VALIDATING]:
             text = f"waits until the rows of {', '.join(sorted(unready))} are validated"
-            session.add(_event(job, "message", {"level": "info", "text": text}))
+            session.add(event(job, "message", {"level": "info", "text": text}))
         record(session, self._caller, "job.submit", job.id, job.project)
 
     @property
@@ -490,58 +265,6 @@ class Jobs:
     def _visible(self) -> Iterator[ColumnElement[bool]]:
         if (project := visible_project(self._caller)) is not None:
             yield Job.project == project
-
-
-async def find_job(
-    session: AsyncSession, job_id: str, caller: Caller | None, lock: bool = False
-) -> Job:
-    """Load a job.
-
-    Args:
-        session: Where to look.
-        job_id: The job, as the user wrote it.
-        caller: Who asks; another project's job is not found. None for the service itself.
-        lock: Whether to hold its row until the transaction ends.
-
-    Raises:
-        JobNotFoundError: If there is none.
-    """
-    job = None
-    if _JOB_ID.fullmatch(job_id):
-        job = await session.get(Job, job_id, with_for_update=lock)
-    if job is None or visible_project(caller) not in {None, job.project}:
-        raise JobNotFoundError(f"there is no job {job_id!r}; GET /v1/jobs lists them")
-    return job
-
-
-async def _oldest(session: AsyncSession, condition: ColumnElement[bool]) -> Sequence[Job]:
-    query = select(Job).where(condition).order_by(Job.created_at, Job.id)
-    return (await session.scalars(query)).all()
-
-
-def _move(session: AsyncSession, job: Job, status: JobStatus, reason: str | None = None) -> None:
-    require_transition(job.status, status)
-    previous, job.status = job.status, status
-    if status is JobStatus.RUNNING:
-        job.started_at = job.started_at or utc_now()
-    if status.is_terminal:
-        job.finished_at = utc_now()
-    session.add(_status_event(job, previous, reason))
-
-
-def _set_progress(session: AsyncSession, job: Job, progress: dict[str, Any]) -> None:
-    if progress != job.progress:
-        job.progress, job.progress_at = progress, utc_now()
-        session.add(_event(job, "progress", progress))
-
-
-def _status_event(job: Job, previous: JobStatus | None, reason: str | None) -> JobEvent:
-    data = {"status": job.status, "previous": previous, "terminal": job.status.is_terminal}
-    return _event(job, "status", data | ({"reason": reason} if reason else {}))
-
-
-def _event(job: Job, kind: str, data: Mapping[str, Any]) -> JobEvent:
-    return JobEvent(job_id=job.id, created_at=utc_now(), type=kind, data=dict(data))
 
 
 def _ended(status: JobStatus) -> str:

@@ -1,11 +1,8 @@
 """What the HTTP API answers about the metrics of a job."""
 
-import math
 from typing import Literal
 
 from service.answers import Answer, Page
-from service.job_metrics import MetricsPage
-from service.series import Series
 
 
 class NotFiniteRead(Answer):
@@ -52,26 +49,3 @@ class MetricsRead(Page[SeriesRead]):
 
     names: list[str]
     """All metrics that there are so far."""
-
-
-def metrics_read(page: MetricsPage) -> MetricsRead:
-    """Metrics as the API answers them."""
-    data = [_series_read(key, series) for key, series in page.series.items()]
-    return MetricsRead(data=data, has_more=page.has_more, names=list(page.names))
-
-
-def _series_read(key: str, series: Series) -> SeriesRead:
-    return SeriesRead(
-        key=key,
-        num_points=series.num_points,
-        num_not_finite=series.num_not_finite,
-        is_sampled=series.is_sampled,
-        steps=list(series.steps),
-        values=[value if math.isfinite(value) else None for value in series.values],
-        times_ms=list(series.times_ms),
-        not_finite=[
-            NotFiniteRead.model_validate({"step": step, "value": str(value)})
-            for step, value in zip(series.steps, series.values, strict=True)
-            if not math.isfinite(value)
-        ],
-    )

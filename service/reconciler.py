@@ -13,7 +13,7 @@ from jobs.tickets import RunTag
 from service.boundaries import DriverReport, Drivers, DriverState, RunReport, Runs, RunStatus
 from service.errors import MlflowUnavailableError, RefusedError, UnavailableError
 from service.leases import LeaseLostError
-from service.lifecycle import Jobs
+from service.led_jobs import LedJobs
 from service.progress import is_due, progress_of, stopping_point
 from service.states import JobStatus
 from service.tables import Job, utc_now
@@ -150,7 +150,7 @@ def _describe_loss(seen: Observation) -> str:
 class Reconciler:
     """Carries out what `decide` says, for all jobs at once."""
 
-    def __init__(self, max_attempts: int, jobs: Jobs, drivers: Drivers, runs: Runs) -> None:
+    def __init__(self, max_attempts: int, jobs: LedJobs, drivers: Drivers, runs: Runs) -> None:
         self._max_attempts = max_attempts
         self._jobs = jobs
         self._drivers = drivers

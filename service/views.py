@@ -41,11 +41,14 @@ class Views:
 
     def _links(self, job: Job) -> LinksRead:
         path = f"/v1/jobs/{job.id}"
-        links = {"self": path, "events": f"{path}/events", "logs": f"{path}/logs"}
+        links = {"self": path}
+        links |= {name: f"{path}/{name}" for name in ("events", "logs", "metrics", "artifacts")}
         if job.rerun_of is not None:
             links["rerun_of"] = f"/v1/jobs/{job.rerun_of}"
         if job.submitted_at is not None:
             links["ray_dashboard"] = f"{self._ray_url}/#/jobs/{job.submission_id}"
+        if job.kind == "finetune":
+            links["checkpoints"] = f"{path}/checkpoints"
         if job.kind == "search":
             links["trials"] = f"{path}/trials"
         if report_folder(job) is not None:

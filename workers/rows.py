@@ -36,6 +36,12 @@ MAX_LINE_BYTES = 1 << 20
 A row of a Parquet file may be as long, written as JSON.
 """
 
+MAX_GZIP_RATIO = 200
+"""Most bytes that one of gzip may stand for, beyond the first `GZIP_FREE_BYTES`; text needs ten."""
+
+GZIP_FREE_BYTES = 4 << 20
+"""Unpacked bytes that are read whatever they were packed to."""
+
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
 UTF8_BOM = b"\xef\xbb\xbf"
@@ -377,8 +383,22 @@ def _iter_lines(file: BinaryIO, *, is_gzip: bool) -> Iterator[tuple[int, bytes]]
     if not is_gzip:
         yield from _iter_bounded_lines(file)
         return
+    num_bytes, most_bytes = 0, GZIP_FREE_BYTES
     with gzip.GzipFile(fileobj=file) as unpacked:
-        yield from _iter_bounded_lines(unpacked)
+        for number, line in _iter_bounded_lines(unpacked):
+            num_bytes += len(line)
+            if num_bytes <= most_bytes:
+                yield number, line
+                continue
+            most_bytes = GZIP_FREE_BYTES + MAX_GZIP_RATIO * file.tell()
+            if num_bytes > most_bytes:
+                raise RowError(
+                    number,
+                    None,
+                    f"the gzip data unpacks to more than {MAX_GZIP_RATIO} times its size; send "
+                    "rows that repeat each other less often, or without compression",
+                )
+            yield number, line
 
 
 def _iter_bounded_lines(file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, bytes]]:

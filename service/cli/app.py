@@ -23,6 +23,7 @@ from service.cli.key_commands import keys
 from service.cli.model_commands import models
 from service.cli.problems import problem_text
 from service.cli.report_commands import report
+from service.cli.run_commands import artifacts, metrics
 from service.cli.stack_commands import env, up
 from service.cli.submit_commands import rerun, submit, upload
 from service.cli.trial_commands import trials
@@ -40,7 +41,9 @@ job_commands = (
     jobs,
     show,
     trials,
+    metrics,
     report,
+    artifacts,
     logs,
     follow,
     pause,

@@ -196,8 +196,56 @@ class FineTuningEventRead(Listed):
     """The same for programs."""
 
 
+class CheckpointMetricsRead(Answer):
+    """How good a checkpoint is, as far as it was measured."""
+
+    step: int
+    """Optimizer steps that were done."""
+
+    train_loss: float | None
+    """Loss of that step."""
+
+    full_valid_loss: float | None
+    """Loss on the held-out rows at the last evaluation by then."""
+
+
+class HypLoraCheckpointRead(Answer):
+    """What OpenAI has no words for."""
+
+    is_kept: bool | None
+    """Whether it is still stored; null where the service cannot see the storage."""
+
+    size_bytes: int | None
+    """How much it takes, if it is stored."""
+
+
+class FineTuningCheckpointRead(Listed):
+    """A checkpoint that a training has stored."""
+
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    """What this is."""
+
+    created_at: int
+    """When it was stored whole."""
+
+    fine_tuning_job_id: str
+    """The job."""
+
+    fine_tuned_model_checkpoint: str
+    """Id of the adapter that was made of it; its own, if none was."""
+
+    step_number: int
+    """Optimizer steps that were done."""
+
+    metrics: CheckpointMetricsRead
+    """How good it is."""
+
+    hyplora: HypLoraCheckpointRead
+    """What OpenAI has no words for."""
+
+
 class FileObjectRead(Listed):
-    """An uploaded data set."""
+    """A data set, or what a job has measured."""
 
     object: Literal["file"] = "file"
     """What this is."""
@@ -206,13 +254,13 @@ class FileObjectRead(Listed):
     """Length of what was uploaded."""
 
     created_at: int
-    """When the upload ended."""
+    """When the upload, or the job, ended."""
 
     filename: str
-    """Name that the file had on the user's machine."""
+    """Name that an upload had on the user's machine."""
 
-    purpose: Literal["fine-tune"] = "fine-tune"
-    """What data sets are for."""
+    purpose: Literal["fine-tune", "fine-tune-results"] = "fine-tune"
+    """Data sets are for the one, a job's losses are the other."""
 
     status: OpenAiFileStatus
     """Whether its rows are validated: not yet, all of them, or one is not valid."""

@@ -10,7 +10,10 @@ from service.errors import (
     DatasetInvalidError,
     FileContentGoneError,
     FileInUseError,
+    JobNotFoundError,
+    MlflowUnavailableError,
     RequestInvalidError,
+    RunNotFoundError,
     StorageFullError,
     StorageUnavailableError,
     UploadMalformedError,
@@ -19,6 +22,7 @@ from service.errors import (
 )
 from service.multipart import Upload
 from service.openai.answers import FileObjectRead, OpenAiDeletedRead, OpenAiPage
+from service.openai.result_files import ResultFilesPart, is_result_file
 from service.openai.views import file_object
 from service.routers.file_content import FileContent
 from service.routers.files import UPLOAD_FORM
@@ -26,6 +30,12 @@ from service.routers.files import UPLOAD_FORM
 router = APIRouter(prefix="/files", tags=["openai"])
 
 _MOST = 10_000
+_MISSING = (
+    DataFileNotFoundError,
+    JobNotFoundError,
+    RunNotFoundError,
+    MlflowUnavailableError,
+)
 _BYTES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -66,20 +76,28 @@ async def list_openai_files(
     return OpenAiPage.of([file_object(file) for file in found], has_more)
 
 
-@router.get("/{file_id}", responses=problems(DataFileNotFoundError))
-async def read_openai_file(file_id: str, files: FilesPart) -> FileObjectRead:
-    """Look up a data set."""
+@router.get("/{file_id}", responses=problems(*_MISSING))
+async def read_openai_file(
+    file_id: str, files: FilesPart, results: ResultFilesPart
+) -> FileObjectRead:
+    """Look up a data set, or what a job has measured."""
+    if is_result_file(file_id):
+        return (await results.read(file_id))[0]
     return file_object(await files.get(file_id))
 
 
 @router.get(
     "/{file_id}/content",
     response_class=Response,
-    responses=_BYTES
-    | problems(DataFileNotFoundError, FileContentGoneError, StorageUnavailableError),
+    responses=_BYTES | problems(*_MISSING, FileContentGoneError, StorageUnavailableError),
 )
-async def read_openai_file_content(file_id: str, files: FilesPart) -> FileContent:
-    """Download a data set as it was uploaded."""
+async def read_openai_file_content(
+    file_id: str, files: FilesPart, results: ResultFilesPart
+) -> Response:
+    """Download a data set as it was uploaded, or what a job has measured as CSV."""
+    if is_result_file(file_id):
+        _, table = await results.read(file_id)
+        return Response(table, media_type="application/octet-stream")
     file, content = await files.open(file_id)
     return FileContent(file, content, asked_range=None, if_range=None)
 

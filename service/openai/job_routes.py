@@ -6,22 +6,30 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from jobs.specs import JobKind
-from service.dependencies import EventsPart, JobsPart
+from service.dependencies import CheckpointsPart, EventsPart, JobsPart
 from service.errors import (
+    CheckpointNotFoundError,
     FieldError,
     JobAlreadyEndedError,
     JobNotFoundError,
     JobNotPausableError,
     JobNotPausedError,
+    MlflowUnavailableError,
     RequestInvalidError,
+    RunNotFoundError,
     problems,
 )
 from service.job_filters import JobFilter
-from service.openai.answers import FineTuningEventRead, FineTuningJobRead, OpenAiPage
+from service.openai.answers import (
+    FineTuningCheckpointRead,
+    FineTuningEventRead,
+    FineTuningJobRead,
+    OpenAiPage,
+)
 from service.openai.fine_tunes import FineTunesPart
 from service.openai.requests import FineTuningJobCreate
 from service.openai.specs import in_openai_words, spec_of
-from service.openai.views import fine_tuning_event
+from service.openai.views import fine_tuning_checkpoint, fine_tuning_event
 from service.routers.intake import SubmissionPart, queueing_problems
 from service.routers.job_filter import METADATA_PARAMETER, metadata_of
 
@@ -125,6 +133,29 @@ async def list_fine_tuning_events(
     await fine_tunes.get(fine_tuning_job_id)
     found, has_more = await events.newest(fine_tuning_job_id, limit, _event_number(after))
     return OpenAiPage.of([fine_tuning_event(event) for event in found], has_more)
+
+
+@router.get(
+    "/{fine_tuning_job_id}/checkpoints",
+    responses=problems(
+        JobNotFoundError,
+        CheckpointNotFoundError,
+        RunNotFoundError,
+        RequestInvalidError,
+        MlflowUnavailableError,
+    ),
+)
+async def list_fine_tuning_checkpoints(
+    fine_tuning_job_id: str,
+    fine_tunes: FineTunesPart,
+    checkpoints: CheckpointsPart,
+    limit: Limit = 10,
+    after: After = None,
+) -> OpenAiPage[FineTuningCheckpointRead]:
+    """List the checkpoints of a fine-tune, newest first, also those that were removed since."""
+    job = await fine_tunes.get(fine_tuning_job_id)
+    found, has_more = await checkpoints.page(job.id, limit, after)
+    return OpenAiPage.of([fine_tuning_checkpoint(job, each) for each in found], has_more)
 
 
 def _event_number(after: str | None) -> int | None:

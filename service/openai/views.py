@@ -3,14 +3,18 @@
 from datetime import timedelta
 from typing import Any
 
-from service.answers import FailureRead, JobRead
+from service.answers import FailureRead, JobRead, ModelVersionRead
+from service.checkpoints import StoredCheckpoint
 from service.file_states import FileStatus
 from service.models import OwnedModel, OwnedVersion
 from service.openai.answers import (
+    CheckpointMetricsRead,
     FileObjectRead,
+    FineTuningCheckpointRead,
     FineTuningEventRead,
     FineTuningJobRead,
     HyperparametersRead,
+    HypLoraCheckpointRead,
     HypLoraJobRead,
     JobErrorRead,
     MethodRead,
@@ -77,11 +81,11 @@ def fine_tuning_job(job: Job, read: JobRead, is_unchecked: bool) -> FineTuningJo
         status="validating_files" if is_unchecked else _STATUSES[read.status],
         error=_error(read.failure) if read.failure else None,
         model=read.spec["base_model"],
-        fine_tuned_model=str(ModelId(version.name, int(version.version))) if version else None,
+        fine_tuned_model=_adapter_id(version) if version else None,
         organization_id=read.project,
         training_file=_source(data["train"]),
         validation_file=_source(data["validation"]) if data["validation"] else None,
-        result_files=[],
+        result_files=result_file_ids(job),
         trained_tokens=read.progress.num_tokens if read.terminal and read.progress else None,
         seed=training["seed"],
         hyperparameters=hyperparameters,
@@ -94,6 +98,32 @@ def fine_tuning_job(job: Job, read: JobRead, is_unchecked: bool) -> FineTuningJo
             name=read.name, status=read.status, progress=read.progress, links=read.links
         ),
     )
+
+
+def fine_tuning_checkpoint(job: Job, checkpoint: StoredCheckpoint) -> FineTuningCheckpointRead:
+    """A checkpoint in OpenAI's form."""
+    made = job.model_version if checkpoint.model_version else None
+    return FineTuningCheckpointRead(
+        id=checkpoint.id,
+        created_at=int(checkpoint.created_at.timestamp()),
+        fine_tuning_job_id=job.id,
+        fine_tuned_model_checkpoint=(
+            _adapter_id(ModelVersionRead.model_validate(made)) if made else checkpoint.id
+        ),
+        step_number=checkpoint.step,
+        metrics=CheckpointMetricsRead(
+            step=checkpoint.step,
+            train_loss=checkpoint.train_loss,
+            full_valid_loss=checkpoint.eval_loss,
+        ),
+        hyplora=HypLoraCheckpointRead(is_kept=checkpoint.is_kept, size_bytes=checkpoint.size_bytes),
+    )
+
+
+def result_file_ids(job: Job) -> list[str]:
+    """Ids of files with what a job has measured; none before its end, or without a step."""
+    has_any = job.terminal and job.run_id is not None and job.progress is not None
+    return [f"result-{job.id.removeprefix('job-')}"] if has_any else []
 
 
 def file_object(file: UploadedFile) -> FileObjectRead:
@@ -147,6 +177,10 @@ def fine_tuning_event(event: JobEvent) -> FineTuningEventRead:
 def event_id(number: int) -> str:
     """The id of an event for OpenAI's clients."""
     return f"ftevent-{number}"
+
+
+def _adapter_id(version: ModelVersionRead) -> str:
+    return str(ModelId(version.name, int(version.version)))
 
 
 def _multiplier(learning_rate: float) -> float:

@@ -1,5 +1,6 @@
 """The metrics of a job, as series to draw."""
 
+import math
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -13,7 +14,9 @@ from service.errors import (
     TrialNotFoundError,
     problems,
 )
-from service.metric_answers import MetricsRead, metrics_read
+from service.job_metrics import MetricsPage
+from service.metric_answers import MetricsRead, NotFiniteRead, SeriesRead
+from service.series import Series
 
 router = APIRouter(prefix="/jobs/{job_id}/metrics", tags=["jobs"])
 
@@ -56,4 +59,27 @@ async def list_metrics(
     page = await metrics.page(
         job_id, key or (), trial=trial, max_points=max_points, limit=limit, after=after
     )
-    return metrics_read(page)
+    return _metrics_read(page)
+
+
+def _metrics_read(page: MetricsPage) -> MetricsRead:
+    """Metrics as the API answers them."""
+    data = [_series_read(key, series) for key, series in page.series.items()]
+    return MetricsRead(data=data, has_more=page.has_more, names=list(page.names))
+
+
+def _series_read(key: str, series: Series) -> SeriesRead:
+    return SeriesRead(
+        key=key,
+        num_points=series.num_points,
+        num_not_finite=series.num_not_finite,
+        is_sampled=series.is_sampled,
+        steps=list(series.steps),
+        values=[value if math.isfinite(value) else None for value in series.values],
+        times_ms=list(series.times_ms),
+        not_finite=[
+            NotFiniteRead.model_validate({"step": step, "value": str(value)})
+            for step, value in zip(series.steps, series.values, strict=True)
+            if not math.isfinite(value)
+        ],
+    )

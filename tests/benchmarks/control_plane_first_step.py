@@ -1,11 +1,11 @@
 """From a submission to the first optimizer step: the service beside `ray job submit`.
 
-Both start the same driver with the same environment and an equal ticket. The clock begins with the
-request and ends with the moment that the worker gives the first training loss in MLflow. What the
-service does for its job, the other finds done: its MLflow run is there before the clock begins.
+Ray gets what the service has given it for an earlier job: the same command, environment and ticket,
+but for the ids. The clock begins with the request and ends with the moment that the worker gives
+the first training loss in MLflow. What the service does for its job, the other finds done: its
+MLflow run is there before the clock begins.
 """
 
-import asyncio
 import secrets
 import statistics
 import time
@@ -17,10 +17,8 @@ from mlflow import MlflowClient
 from ray.job_submission import JobStatus as DriverStatus
 from ray.job_submission import JobSubmissionClient
 
-from jobs.tickets import TICKET_VARIABLE, FileRef, JobTicket
-from service.database import Database
-from service.files import Files
-from service.settings import ServiceSettings
+from jobs.tickets import TICKET_VARIABLE, JobTicket
+from service.answers import JobRead
 from workers.specs import RunMetric
 
 _TIMEOUT_S = 300
@@ -32,45 +30,33 @@ class FirstSteps:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._settings = ServiceSettings(home=bench.stack.home)
         self._mlflow = MlflowClient(tracking_uri=bench.stack.mlflow_url)
         self._ray = JobSubmissionClient(
             bench.stack.ray_dashboard_url, headers=bench.stack.ray_headers()
         )
-        self._files = asyncio.run(self._find_files())
+        warm_up = self._run_by_service("warm-up")
+        self._pattern = self._ray.get_job_info(f"{warm_up.id}-a{warm_up.attempt}")
 
     def by_service(self, name: str) -> float:
         """Seconds from the POST to the first step."""
         began = time.time()
-        job = self._bench.client.submit_job(self._bench.spec(name))
-        for _ in self._bench.client.follow_events(job.id):
-            pass
-        job = self._bench.client.get_job(job.id)
-        if job.status != "succeeded" or job.links.mlflow_run is None:
-            raise RuntimeError(f"{job.id} is {job.status}: {job.failure}")
+        job = self._run_by_service(name)
+        assert job.links.mlflow_run is not None
         return self._first_step(job.links.mlflow_run.rpartition("/")[2]) - began
 
     def by_ray(self, name: str) -> float:
         """Seconds from Ray's submission to the first step."""
-        experiment = self._mlflow.get_experiment_by_name(self._settings.mlflow_experiment)
-        run = self._mlflow.create_run(experiment.experiment_id, run_name=name)
-        ticket = JobTicket(
-            job_id=f"job-{secrets.token_hex(8)}",
-            attempt=1,
-            run_id=run.info.run_id,
-            tracking_uri=self._bench.stack.mlflow_url,
-            storage_path=self._settings.storage_path,
-            spec=self._bench.spec(name),
-            files=self._files,
-        )
-        environment = {
-            TICKET_VARIABLE: ticket.model_dump_json(),
-            "MLFLOW_TRACKING_URI": self._bench.stack.mlflow_url,
-        }
+        environment = dict(self._pattern.runtime_env["env_vars"])
+        ticket = JobTicket.model_validate_json(environment[TICKET_VARIABLE])
+        like = self._mlflow.get_run(ticket.run_id).info
+        run = self._mlflow.create_run(like.experiment_id, run_name=name)
+        job_id = f"job-{secrets.token_hex(8)}"
+        ticket = ticket.model_copy(update={"job_id": job_id, "run_id": run.info.run_id})
+        environment[TICKET_VARIABLE] = ticket.model_dump_json()
         began = time.time()
         submission_id = self._ray.submit_job(
-            entrypoint=f"{self._settings.driver_python} -m jobs.finetune",
-            submission_id=f"{ticket.job_id}-a1",
+            entrypoint=self._pattern.entrypoint,
+            submission_id=f"{job_id}-a1",
             runtime_env={"env_vars": environment},
         )
         deadline = time.monotonic() + _TIMEOUT_S
@@ -82,17 +68,19 @@ class FirstSteps:
             raise RuntimeError(self._ray.get_job_logs(submission_id)[-3000:])
         return self._first_step(run.info.run_id) - began
 
+    def _run_by_service(self, name: str) -> JobRead:
+        """Submit a job and follow it to its end."""
+        job = self._bench.client.submit_job(self._bench.spec(name))
+        for _ in self._bench.client.follow_events(job.id):
+            pass
+        job = self._bench.client.get_job(job.id)
+        if job.status != "succeeded":
+            raise RuntimeError(f"{job.id} is {job.status}: {job.failure}")
+        return job
+
     def _first_step(self, run_id: str) -> float:
         history = self._mlflow.get_metric_history(run_id, RunMetric.LOSS)
         return min(metric.timestamp for metric in history) / 1e3
-
-    async def _find_files(self) -> dict[str, FileRef]:
-        database = Database(self._bench.database_url)
-        try:
-            files = Files(database, self._settings.files_dir, self._settings.max_upload_bytes)
-            return await files.refs({self._bench.file_id})
-        finally:
-            await database.close()
 
 
 def measure_first_steps(bench: Bench, num_rounds: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from latency import summary
 
 from service.database import Database
 from service.events import Events
+from service.job_rows import JobRows, set_progress
 from service.lifecycle import Jobs
 from service.mlflow_server import MlflowServer
 from service.model_registry import MlflowRegistry
@@ -75,8 +76,7 @@ async def measure_followers(
             await _within(asyncio.gather(*(event.wait() for event in begun)), tasks)
             idle_cores = await _idle_cores(bench)
             posts = await Burst(bench, "followed-burst").run(num_posts, 8, 20.0)
-            jobs = Jobs(database, MlflowRegistry(MlflowServer(bench.stack.mlflow_url)))
-            committed = await _let_events_happen(jobs, ids, num_events)
+            committed = await _let_events_happen(bench, database, ids, num_events)
             await _within(asyncio.gather(*tasks), tasks)
         stored = {job_id: await _stored_ids(database, job_id) for job_id in ids}
     finally:
@@ -118,16 +118,20 @@ async def _idle_cores(bench: Bench) -> float:
     return round(used / (time.perf_counter() - began), 3)
 
 
-async def _let_events_happen(jobs: Jobs, ids: list[str], num_events: int) -> dict[int, float]:
+async def _let_events_happen(
+    bench: Bench, database: Database, ids: list[str], num_events: int
+) -> dict[int, float]:
     """Write events to each job and end it; when each event was committed."""
+    jobs = Jobs(database, MlflowRegistry(MlflowServer(bench.stack.mlflow_url)))
+    events = Events(database, 1.0)
     committed: dict[int, float] = {}
-    events = Events(jobs._database, 1.0)
     for number in range(num_events):
         for job_id in ids:
             if number == num_events - 1:
                 await jobs.cancel(job_id)
             else:
-                await jobs.note_progress(job_id, {"step": number})
+                async with JobRows(database, None).locked(job_id) as (session, job):
+                    set_progress(session, job, {"step": number})
             moment = time.time()
             found, _ = await events.page(job_id, max(committed, default=0), 10)
             committed |= {event.id: moment for event in found}

@@ -84,7 +84,7 @@ def running_stack(folder: Path, base_model: Path, database: str) -> Iterator[Ben
         os.environ["HYPLORA_MAX_LIVE_DRIVERS"] = "1"
         if url:
             os.environ["HYPLORA_DATABASE_URL"] = url
-        with LocalStack(folder / "home", StackPorts(0, 0, 0)) as stack:
+        with LocalStack(folder / "home", StackPorts(0, 0, 0), [base_model]) as stack:
             stack.start(lambda line: print(line, flush=True))
             with Client(stack.api_url, stack.token, timeout_s=120) as client:
                 rows = write_addition_rows(folder / "rows.jsonl", num_rows=64)

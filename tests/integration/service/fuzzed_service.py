@@ -93,12 +93,14 @@ async def _served(home: Path) -> AsyncIterator[FuzzedService]:
     async with Stage(settings) as stage:
         ids = await _furnish(stage)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = uvicorn.Server(uvicorn.Config(stage.app, log_level="error"))
+            server = uvicorn.Server(
+                uvicorn.Config(stage.app, log_level="error", timeout_graceful_shutdown=5)
+            )
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             try:
                 yield FuzzedService(f"http://127.0.0.1:{listener.getsockname()[1]}", ids)
             finally:
-                server.should_exit = server.force_exit = True
+                server.should_exit = True
                 await serving
 
 

@@ -9,10 +9,10 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from service.database import Database
 from service.errors import DatabaseUnavailableError
 from service.events import Events
-from service.lifecycle import Jobs
+from service.file_states import FileStatus
 from service.states import JobStatus
 from service.tables import ApiKey, AuditEntry, Job, JobEvent, LeaseRow, UploadedFile, utc_now
-from tests.unit.service.fake_registry import FakeRegistry
+from tests.unit.service.standing_lease import led_jobs
 
 ON_BOTH_DATABASES = True
 
@@ -172,12 +172,12 @@ async def test_events_that_two_replicas_write_at_once_are_followed_in_order_and_
 
     async def write(replica: Database, name: str) -> None:
         for step in range(20):
-            await Jobs(replica, FakeRegistry()).note_progress(job.id, {"step": f"{name}{step}"})
+            await led_jobs(replica).note_progress(job.id, {"step": f"{name}{step}"})
 
     async def write_all() -> None:
         names = ["a", "b", "c", "d"]
         await asyncio.gather(*(write(replicas[i % 2], name) for i, name in enumerate(names)))
-        await Jobs(database, FakeRegistry()).end(job.id, job.attempt, JobStatus.SUCCEEDED)
+        await led_jobs(database).end(job.id, job.attempt, JobStatus.SUCCEEDED)
 
     async def follow() -> list[JobEvent]:
         return [event async for event in Events(replicas[1], 0.01).follow(job.id, 0)]
@@ -259,7 +259,13 @@ async def test_sqlite_checks_foreign_keys_and_lets_readers_work_beside_a_writer(
 
 def _file(file_id: str) -> UploadedFile:
     return UploadedFile(
-        id=file_id, filename="a", size_bytes=1, sha256="0", num_rows=1, created_at=utc_now()
+        id=file_id,
+        filename="a",
+        size_bytes=1,
+        sha256="0",
+        num_rows=1,
+        status=FileStatus.READY,
+        created_at=utc_now(),
     )
 
 

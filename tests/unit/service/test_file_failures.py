@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Engine, event, text
 
 from service.row_checks import RowChecks
 from tests.unit.service.stage import ROWS, Stage
@@ -63,7 +63,6 @@ async def test_a_disk_that_is_full_at_the_rename_keeps_nothing(
 
 
 async def test_a_database_that_is_full_at_the_record_keeps_nothing(stage: Stage) -> None:
-    engine = stage.parts.database._engine.sync_engine
     num_statements = 0
 
     def fill_up(connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -77,9 +76,9 @@ async def test_a_database_that_is_full_at_the_record_keeps_nothing(stage: Stage)
                 "INSERT INTO file_leftovers VALUES ('filler', ?, '2026-01-01')", (fill,)
             )
 
-    event.listen(engine, "before_cursor_execute", fill_up)
+    event.listen(Engine, "before_cursor_execute", fill_up)
     response = await upload(stage)
-    event.remove(engine, "before_cursor_execute", fill_up)
+    event.remove(Engine, "before_cursor_execute", fill_up)
 
     assert num_statements == 1
     assert (response.status_code, response.json()["code"]) == (503, "database-unavailable")

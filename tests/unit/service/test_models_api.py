@@ -308,7 +308,6 @@ async def test_a_model_is_deleted_with_its_versions_once_it_has_no_alias(stage: 
         ({"models": ["models:/sums@best"]}, True, True),
         ({"models": ["models:/sums/latest"]}, True, True),
         ({"models": ["models:/sums-2/1"]}, True, False),
-        ({"models": ["/mnt/adapters/sums"]}, True, False),
     ],
 )
 async def test_a_version_that_a_live_job_needs_is_kept_until_the_job_ends(

@@ -95,7 +95,7 @@ async def test_every_answer_has_a_schema(description: dict[str, Any]) -> None:
         if success == "204":
             continue
         for media_type, content in operation["responses"][success]["content"].items():
-            assert content["schema"], (name, media_type)
+            assert "schema" in content, (name, media_type)
 
 
 async def test_every_refusal_is_a_problem_document(description: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from itertools import product
 import pytest
 
 from jobs.tickets import RunTag
-from service import lifecycle
 from service.boundaries import DriverReport, DriverState, RunRef, RunReport, RunStatus
 from service.errors import MlflowUnavailableError
 from service.reconciler import (
@@ -22,6 +21,7 @@ from service.reconciler import (
 from service.states import JobStatus
 from tests.unit.service.fakes import Killed
 from tests.unit.service.stage import Stage
+from tests.unit.service.standing_lease import led_jobs
 from workers.specs import RunMetric
 
 RESULT = {RunTag.MODEL_NAME: "sums", RunTag.MODEL_VERSION: "3"}
@@ -476,7 +476,7 @@ async def test_a_pause_noted_late_by_another_replica_leaves_the_next_attempt_alo
     await stage.work()
     await stage.ask(job_id, "pause")
 
-    await stage.parts.jobs.note_pause(job_id, attempt=1, reason=None, progress=None)
+    await led_jobs(stage.parts.database).note_pause(job_id, attempt=1, reason=None, progress=None)
 
     assert (await stage.job(job_id))["status"] == "pausing"
 
@@ -552,7 +552,7 @@ async def test_the_summary_is_not_kept_without_its_message(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(lifecycle, "_event", die)
+        patch.setattr("service.led_jobs.event", die)
         with pytest.raises(Killed):
             await stage.work()
     assert (await stage.job(job_id))["data_summary"] is None

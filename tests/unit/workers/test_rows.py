@@ -273,6 +273,17 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
         list(iter_rows(path))
 
 
+@pytest.mark.parametrize("line", [b"\n", b"%s\n" % ROW.encode()], ids=["blank", "rows"])
+def test_lines_that_a_gzip_bomb_repeats_are_not_read_to_the_end(
+    line: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.rows.GZIP_FREE_BYTES", 1 << 16)
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(line * (8 * (1 << 20) // len(line))))
+    with pytest.raises(RowError, match="more than 200 times its size"):
+        list(iter_rows(path))
+
+
 def test_rows_and_specs_are_importable_without_torch() -> None:
     code = "import sys, workers.rows, workers.specs, workers.errors; print('torch' in sys.modules)"
     answer = subprocess.run(

@@ -372,3 +372,64 @@ async def test_a_page_of_events_begins_at_an_event(stage: Stage, sdk: AsyncOpenA
         await sdk.fine_tuning.jobs.list_events(job.id, after="12")
 
     assert (refused.value.code, refused.value.param) == ("request-invalid", "after")
+
+
+async def test_checkpoints_are_listed_newest_first_with_their_losses(
+    stage: Stage, sdk: AsyncOpenAI
+) -> None:
+    job = await create(stage, sdk)
+    await stage.work()
+    run_id = stage.run_id(job.id)
+    for metric, points in {
+        RunMetric.LOSS: [(50, 2.0), (100, 1.0)],
+        RunMetric.EVAL_LOSS: [(100, 1.5)],
+        RunMetric.CHECKPOINT_STEP: [(50, 50.0), (100, 100.0)],
+    }.items():
+        stage.mlflow.log(run_id, metric, points)
+    stage.succeed(job.id)
+    await stage.work()
+
+    page = await sdk.fine_tuning.jobs.checkpoints.list(job.id, limit=1)
+    newest, oldest = [each async for each in sdk.fine_tuning.jobs.checkpoints.list(job.id, limit=1)]
+
+    assert page.has_more
+    for checkpoint in (newest, oldest):
+        require_form(checkpoint)
+        assert checkpoint.fine_tuning_job_id == job.id
+    assert (newest.step_number, newest.fine_tuned_model_checkpoint) == (100, "sums:3")
+    assert (newest.metrics.train_loss, newest.metrics.full_valid_loss) == (1.0, 1.5)
+    assert (oldest.step_number, oldest.fine_tuned_model_checkpoint) == (50, oldest.id)
+    assert (oldest.metrics.train_loss, oldest.metrics.full_valid_loss) == (2.0, None)
+
+
+async def test_a_job_that_has_ended_leaves_a_file_of_its_losses(
+    stage: Stage, sdk: AsyncOpenAI
+) -> None:
+    job = await create(stage, sdk)
+    await stage.work()
+    run_id = stage.run_id(job.id)
+    stage.mlflow.measure(run_id, {RunMetric.STEP: 3})
+    stage.mlflow.log(run_id, RunMetric.LOSS, [(1, 2.5), (2, float("nan")), (3, 1.0)])
+    stage.mlflow.log(run_id, RunMetric.EVAL_LOSS, [(3, 1.5)])
+    stage.succeed(job.id)
+    await stage.work()
+    ended = await sdk.fine_tuning.jobs.retrieve(job.id)
+
+    (file_id,) = ended.result_files
+    file = await sdk.files.retrieve(file_id)
+    table = (await sdk.files.content(file_id)).text
+
+    require_form(file)
+    assert (file.purpose, file.filename) == ("fine-tune-results", "step_metrics.csv")
+    assert file.bytes == len(table)
+    assert table.splitlines() == ["step,train_loss,full_valid_loss", "1,2.5,", "2,,", "3,1.0,1.5"]
+
+
+async def test_a_job_that_was_never_begun_leaves_no_file(stage: Stage, sdk: AsyncOpenAI) -> None:
+    job = await create(stage, sdk)
+    cancelled = await sdk.fine_tuning.jobs.cancel(job.id)
+
+    assert cancelled.result_files == []
+    with pytest.raises(openai.NotFoundError) as missing:
+        await sdk.files.content(job.id.replace("job-", "result-"))
+    assert missing.value.code == "file-not-found"
