@@ -14,7 +14,7 @@ FAULTS := tests/end_to_end/test_fault_matrix.py
 NOT_BY_DEFAULT := slow or gpu or benchmark
 PARALLEL := --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: help install demo demo-full up test test-slow test-faults test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval bench-delta bench-service lint types imports openapi format wheel constraints clean
+.PHONY: help install demo demo-full up test test-slow test-faults test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval bench-delta bench-service lint types imports bandit audit openapi format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -99,6 +99,12 @@ types: $(INSTALLED)  ## mypy, strict
 
 imports: $(INSTALLED)  ## the layers' import contracts
 	$(BIN)/lint-imports
+
+bandit: $(INSTALLED)  ## code that is a known risk
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(PACKAGES)
+
+audit: $(INSTALLED)  ## known vulnerabilities of the pinned dependencies
+	$(BIN)/python .ci/audit.py constraints.txt
 
 openapi: $(INSTALLED)  ## write docs/openapi.json anew
 	$(BIN)/python -m service.openapi

@@ -82,7 +82,9 @@ def load_config(reference: str) -> PreTrainedConfig:
     """
     source = _source(reference)
     with _loading(reference, "configuration"):
-        return AutoConfig.from_pretrained(**source, trust_remote_code=False)
+        return AutoConfig.from_pretrained(  # nosec B615 # `_source` pins the commit
+            **source, trust_remote_code=False
+        )
 
 
 def context_length(config: PreTrainedConfig) -> int | None:
@@ -101,7 +103,9 @@ def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
     if (separate := _mlflow_tokenizer(source["pretrained_model_name_or_path"])).is_dir():
         source = {"pretrained_model_name_or_path": str(separate)}
     with _loading(reference, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(  # nosec B615 # `_source` pins the commit
+            **source, trust_remote_code=False
+        )
     if tokenizer.eos_token_id is None:
         raise BaseModelUnusableError(
             f"the tokenizer of base_model {reference!r} has no end-of-sequence token, so answers "
@@ -134,7 +138,7 @@ def load_base_model(
     """
     source = _source(reference)
     with _loading(reference, "model"):
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(  # nosec B615 # `_source` pins the commit
             **source,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             device_map={"": device} if device is not None else None,
@@ -225,7 +229,9 @@ def _source(reference: str) -> dict[str, Any]:
 def _hub_commit(model_id: str) -> str:
     """Commit of a Hugging Face id: the newest that the hub has, or offline the cached one."""
     try:
-        config = huggingface_hub.hf_hub_download(model_id, "config.json")
+        config = huggingface_hub.hf_hub_download(  # nosec B615 # finds the commit to pin
+            model_id, "config.json"
+        )
     except GatedRepoError as error:
         raise BaseModelUnusableError(
             f"base_model {model_id!r} is gated; accept its terms on the Hugging Face hub and set "
