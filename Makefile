@@ -11,6 +11,7 @@ HARNESS := $(VENV)/harness
 # What importing its scorers takes; the rest of its tree is for running models.
 HARNESS_PACKAGES := lm_eval sacrebleu portalocker tabulate colorama lxml
 FAULTS := tests/end_to_end/test_fault_matrix.py
+PACKAGES := service workers hyplora jobs deploy
 NOT_BY_DEFAULT := slow or gpu or benchmark
 PARALLEL := --numprocesses 2 --no-loadscope-reorder
 
