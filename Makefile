@@ -10,10 +10,12 @@ TRL := $(VENV)/trl
 HARNESS := $(VENV)/harness
 # What importing its scorers takes; the rest of its tree is for running models.
 HARNESS_PACKAGES := lm_eval sacrebleu portalocker tabulate colorama lxml
+FAULTS := tests/end_to_end/test_fault_matrix.py
+PACKAGES := service workers hyplora jobs deploy
 NOT_BY_DEFAULT := slow or gpu or benchmark
 PARALLEL := --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: help install demo demo-full up test test-slow test-quantized test-harness test-gpu test-all bandit audit bench-adapter bench-training bench-search bench-eval bench-delta lint types imports openapi format wheel constraints clean
+.PHONY: help install demo demo-full up test test-slow test-faults test-quantized test-harness test-gpu test-all bench-adapter bench-training bench-search bench-eval bench-delta bench-service lint types imports bandit audit openapi format wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,7 +43,10 @@ test: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/python -m pytest $(PARALLEL) -m "not ($(NOT_BY_DEFAULT))"
 
 test-slow: $(INSTALLED)  ## the tests that `make test` leaves out, one by one: they train on all cores
-	$(BIN)/python -m pytest -m "slow and not (gpu or benchmark)"
+	$(BIN)/python -m pytest -m "slow and not (gpu or benchmark)" --ignore $(FAULTS)
+
+test-faults: $(INSTALLED)  ## kill each part of the stack while jobs are in every stage
+	$(BIN)/python -m pytest $(FAULTS)
 
 test-gpu: $(INSTALLED)  ## the tests that need CUDA
 	$(BIN)/python -m pytest -m gpu
@@ -62,7 +67,7 @@ $(HARNESS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --target $@ \
 		$(HARNESS_PACKAGES)
 
-test-all: test test-slow test-quantized test-harness  ## every test that needs no GPU
+test-all: test test-slow test-faults test-quantized test-harness  ## every test that needs no GPU
 
 bench-adapter: $(INSTALLED)  ## measure HypLoRA beside PEFT's LoRA and DoRA; ten minutes
 	$(BIN)/python tests/benchmarks/adapter.py
@@ -79,6 +84,9 @@ bench-eval: $(INSTALLED)  ## measure evaluation in batches beside one row at a t
 bench-delta: $(INSTALLED)  ## measure exact delta-hyperbolicity beside an n^3 array; two minutes
 	$(BIN)/python tests/benchmarks/delta.py
 
+bench-service: $(INSTALLED)  ## measure the API while a job trains, and count what it loses; eight minutes
+	$(BIN)/python tests/benchmarks/control_plane.py
+
 # Beside the environment, not in it: nothing else needs TRL.
 $(TRL): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --target $@ trl
@@ -87,17 +95,17 @@ lint: $(INSTALLED)  ## style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bandit: $(INSTALLED)  ## code that is a known risk
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive service jobs workers hyplora deploy
-
-audit: $(INSTALLED)  ## dependencies with known holes, where an advisory service can be reached
-	$(BIN)/python .ci/audit.py constraints.txt
-
 types: $(INSTALLED)  ## mypy, strict
 	$(BIN)/mypy
 
 imports: $(INSTALLED)  ## the layers' import contracts
 	$(BIN)/lint-imports
+
+bandit: $(INSTALLED)  ## code that is a known risk
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(PACKAGES)
+
+audit: $(INSTALLED)  ## known vulnerabilities of the pinned dependencies
+	$(BIN)/python .ci/audit.py constraints.txt
 
 openapi: $(INSTALLED)  ## write docs/openapi.json anew
 	$(BIN)/python -m service.openapi

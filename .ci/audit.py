@@ -1,8 +1,7 @@
-"""Looks for known holes in the pinned dependencies, and never takes silence for an answer.
+"""Look the pinned dependencies up among known vulnerabilities; say so where that cannot be done.
 
-pip-audit leaves a package out, and calls the rest sound, where its service does not know it: so it
-does with every package where only a mirror of the index is within reach. Before it is believed, a
-service has to know the hole of an old release. Run as `python .ci/audit.py constraints.txt`.
+pip-audit ends with success also when no package was found where it asks, as behind a mirror of
+PyPI that has no advisories. Nothing here counts as audited that was not.
 """
 
 import json
@@ -14,106 +13,118 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SERVICES = ("pypi", "osv")
-KNOWN_HOLE = "jinja2==2.4.1"
-"""A release with holes that every advisory service has known for years."""
+NOT_AUDITED = "not audited: no advisory service within reach"
+_PROBE_LIMIT_S = 45
+_LIMIT_S = 600
+_SOCKET_TIMEOUT_S = 10
+_UNREACHABLE = (
+    "requests.exceptions.ConnectionError",
+    "requests.exceptions.ProxyError",
+    "requests.exceptions.ReadTimeout",
+    "requests.exceptions.SSLError",
+    "Could not connect to PyPI",
+)
+"""What pip-audit's last words are where its service does not answer."""
 
-_ANSWER_TIMEOUT_S = 5
-_PROBE_TIMEOUT_S = 60
-_AUDIT_TIMEOUT_S = 900
+
+class AuditError(Exception):
+    """pip-audit has failed; the message is the end of what it wrote."""
+
+
+class UnreachableError(AuditError):
+    """It could not ask its service."""
 
 
 @dataclass(frozen=True)
-class Audit:
-    """What pip-audit found; None of anything where it broke off."""
+class Verdict:
+    """What the audit found."""
 
-    holes: Sequence[str]
-    skipped: Sequence[str]
-    num_audited: int
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every package was looked at."""
-        return not self.skipped and self.num_audited > 0
+    text: str
+    exit_code: int
 
 
-def read(output: str) -> Audit | None:
-    """What pip-audit wrote as JSON; None if it wrote none."""
+def judge(report: Mapping[str, Any]) -> Verdict:
+    """Decide what pip-audit's report means.
+
+    Args:
+        report: What it writes with `--format json`.
+    """
+    packages: Sequence[Mapping[str, Any]] = report["dependencies"]
+    skipped = [package for package in packages if "skip_reason" in package]
+    if len(skipped) == len(packages):
+        return Verdict(NOT_AUDITED, 0)
+    lines = [
+        f"{package['name']} {package['version']}: {found['id']}, {_remedy(found['fix_versions'])}"
+        for package in packages
+        for found in package.get("vulns", ())
+    ]
+    lines += [f"{package['name']}: not audited: {package['skip_reason']}" for package in skipped]
+    if lines:
+        return Verdict("\n".join(lines), 1)
+    return Verdict(f"{len(packages)} packages audited, no known vulnerabilities", 0)
+
+
+def read_report(stdout: str, stderr: str) -> Mapping[str, Any]:
+    """Take the report from what pip-audit wrote; its exit code tells nothing more.
+
+    Raises:
+        AuditError: If it wrote none.
+        UnreachableError: If that is because its service does not answer.
+    """
     try:
-        dependencies = json.loads(output)["dependencies"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    audited = [each for each in dependencies if "skip_reason" not in each]
-    return Audit(
-        holes=[_hole(each, hole) for each in audited for hole in each["vulns"]],
-        skipped=[each["name"] for each in dependencies if "skip_reason" in each],
-        num_audited=len(audited),
-    )
+        report: Mapping[str, Any] = json.loads(stdout)
+    except json.JSONDecodeError:
+        last = "\n".join(stderr.strip().splitlines()[-3:])
+        kind = UnreachableError if any(words in last for words in _UNREACHABLE) else AuditError
+        raise kind(last or "pip-audit wrote nothing") from None
+    return report
 
 
-def _hole(package: Mapping[str, Any], hole: Mapping[str, Any]) -> str:
-    fixed = ", ".join(hole["fix_versions"]) or "no release yet"
-    return f"{package['name']} {package['version']}: {hole['id']}, fixed in {fixed}"
+def audit(requirements: Path) -> Verdict:
+    """Audit pinned requirements: first one, which tells whether there is a service to ask.
 
-
-def can_be_believed(probe: Audit | None) -> bool:
-    """Whether a service within reach knows the hole that it was asked about."""
-    return probe is not None and bool(probe.holes)
-
-
-def verdict(audit: Audit | None) -> tuple[bool, str]:
-    """Whether the dependencies pass, and why, once a service is known to answer."""
-    if audit is None:
-        return False, "the audit broke off; run it again"
-    if audit.holes:
-        return False, "\n".join(["known holes:", *audit.holes])
-    if not audit.is_whole:
-        return False, f"only a part was audited; left out: {', '.join(audit.skipped) or 'all'}"
-    return True, f"{audit.num_audited} packages, no known hole"
-
-
-def run_pip_audit(requirements: Path, service: str, timeout_s: float) -> Audit | None:
-    """Audit pinned requirements; None if pip-audit does not come to an end."""
-    command = [sys.executable, "-m", "pip_audit", "--requirement", str(requirements)]
-    command += ["--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"]
-    command += ["--vulnerability-service", service, "--timeout", str(_ANSWER_TIMEOUT_S)]
-    try:
-        ran = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    return read(ran.stdout.decode())
-
-
-def find_service() -> str | None:
-    """The first advisory service that knows what it ought to know."""
+    Raises:
+        AuditError: If pip-audit fails.
+    """
+    pins = [line for line in requirements.read_text().splitlines() if "==" in line]
     with tempfile.TemporaryDirectory() as folder:
-        probe = Path(folder) / "requirements.txt"
-        probe.write_text(f"{KNOWN_HOLE}\n")
-        for service in SERVICES:
-            if can_be_believed(run_pip_audit(probe, service, _PROBE_TIMEOUT_S)):
-                return service
-    return None
+        probe = Path(folder, "probe.txt")
+        probe.write_text(f"{pins[0]}\n")
+        try:
+            if judge(_ask(probe, _PROBE_LIMIT_S)).text == NOT_AUDITED:
+                return Verdict(NOT_AUDITED, 0)
+        except (UnreachableError, subprocess.TimeoutExpired):
+            return Verdict(NOT_AUDITED, 0)
+    return judge(_ask(requirements, _LIMIT_S))
 
 
-def main(requirements: Path) -> int:
-    """Audit, and say so if that is not possible; returns the process's exit code."""
-    service = find_service()
-    if service is None:
-        sys.stdout.write(
-            f"{requirements}: NOT AUDITED: no advisory service within reach "
-            f"(asked {' and '.join(SERVICES)} for the known holes of {KNOWN_HOLE})\n"
-        )
-        return 0
-    passes, reason = verdict(run_pip_audit(requirements, service, _AUDIT_TIMEOUT_S))
-    sys.stdout.write(f"{requirements}, by {service}: {reason}\n")
-    return 0 if passes else 1
+def _ask(requirements: Path, limit_s: float) -> Mapping[str, Any]:
+    command = [sys.executable, "-m", "pip_audit", "--no-deps", "--disable-pip", "--format", "json"]
+    command += ["--progress-spinner", "off", "--timeout", str(_SOCKET_TIMEOUT_S)]
+    process = subprocess.run(
+        [*command, "--requirement", str(requirements)],
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        check=False,  # it ends with 1 where it finds something
+    )
+    return read_report(process.stdout, process.stderr)
+
+
+def main() -> int:
+    """Audit the file that the command line names."""
+    try:
+        verdict = audit(Path(sys.argv[1]))
+    except (AuditError, subprocess.TimeoutExpired) as error:
+        print(f"the audit failed: {error}", file=sys.stderr)
+        return 1
+    print(verdict.text)
+    return verdict.exit_code
+
+
+def _remedy(fix_versions: Sequence[str]) -> str:
+    return f"fixed in {', '.join(fix_versions)}" if fix_versions else "not fixed yet"
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())

@@ -128,9 +128,10 @@ def _convert(gguf: Path, folder: Path) -> None:
 
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    # Both are read from the folder, not from the hub, so there is no revision to pin.
     names = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    quantized = AutoModelForCausalLM.from_pretrained(**names, dtype=torch.bfloat16)  # nosec B615
+    quantized = AutoModelForCausalLM.from_pretrained(  # nosec B615 # a local file, held to its digest
+        **names, dtype=torch.bfloat16
+    )
     # transformers refuses to save what it read from GGUF: copy the weights into a plain model.
     config = type(quantized.config).from_dict(
         {
@@ -143,7 +144,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     model.load_state_dict(quantized.state_dict())
     model.generation_config = quantized.generation_config
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**names).save_pretrained(folder)  # nosec B615
+    tokenizer = AutoTokenizer.from_pretrained(**names)  # nosec B615 # the same local file
+    tokenizer.save_pretrained(folder)
 
 
 def _ensure_file(asset: PackagedFile, cache_dir: Path, console: Console) -> Path:

@@ -59,7 +59,7 @@ def split_problems(
 ) -> tuple[list[WordProblem], list[WordProblem]]:
     """Shuffle by a fixed seed and hold out problems whose text is in no training problem."""
     unique = list({problem.text.lower(): problem for problem in problems}.values())
-    random.Random(seed).shuffle(unique)  # noqa: S311 (a data split, no secret) # nosec B311
+    random.Random(seed).shuffle(unique)  # noqa: S311  # nosec B311 # a data split, no secret
     return unique[num_held_out:], unique[:num_held_out]
 
 

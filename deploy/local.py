@@ -56,7 +56,7 @@ class LocalStack:
         ensure_secret(self._ray_token_path)
         # Not under home: the paths of Ray's sockets must stay under 107 bytes.
         self._ray_folder = Path(tempfile.mkdtemp(prefix="hyplora-ray-"))
-        self.token = ""  # none yet # nosec B105
+        self.token = ""  # nosec B105 # none yet
         """API key of an administrator, known once the service was started."""
         self.children: dict[str, ChildProcess] = {}
 
@@ -259,7 +259,7 @@ def _script(name: str) -> str:
 def _answers(url: str, headers: dict[str, str]) -> bool:
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 (own http URL)
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 # nosec B310
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310  # nosec B310 # own http URL
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False

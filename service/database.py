@@ -42,7 +42,8 @@ class Database:
     """One database, opened on first use.
 
     Args:
-        url: SQLAlchemy URL with an asyncio driver: aiosqlite or asyncpg.
+        url: SQLAlchemy URL: sqlite+aiosqlite, whose driver is `service.sqlite`, or
+            postgresql+asyncpg.
         timeout_s: Seconds that a transaction on PostgreSQL may take; one on SQLite asks no server.
         on_outage: Called each time that a transaction fails since the database is away.
     """

@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,13 @@ class FaultStack(LocalStack):
     Args:
         home: Folder for all state.
         num_cpus: CPUs that Ray counts with, however many there are.
+        folders: What jobs may read.
         settings: Of the service, by their names in the environment without HYPLORA_.
     """
 
-    def __init__(self, home: Path, num_cpus: int, **settings: str) -> None:
+    def __init__(
+        self, home: Path, num_cpus: int, folders: Sequence[Path] = (), **settings: str
+    ) -> None:
         self._num_cpus = num_cpus
         self.replicas: list[Replica] = []
         self.postgres = PostgresServer()
@@ -43,7 +46,7 @@ class FaultStack(LocalStack):
             self._environment.setenv("XDG_CACHE_HOME", str(home / "cache"))
             for name, value in settings.items():
                 self._environment.setenv(f"HYPLORA_{name}", value)
-            super().__init__(home, StackPorts(0, 0, 0))
+            super().__init__(home, StackPorts(0, 0, 0), folders)
         except BaseException:
             self._environment.undo()
             self.postgres.close()

@@ -83,7 +83,9 @@ def load_config(reference: str) -> PreTrainedConfig:
     """
     source = _source(reference)
     with _loading(reference, "configuration"):
-        return AutoConfig.from_pretrained(**source, trust_remote_code=False)  # nosec B615
+        return AutoConfig.from_pretrained(  # nosec B615 # `_source` pins the commit
+            **source, trust_remote_code=False
+        )
 
 
 def context_length(config: PreTrainedConfig) -> int | None:
@@ -102,7 +104,9 @@ def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
     if (separate := _mlflow_tokenizer(source["pretrained_model_name_or_path"])).is_dir():
         source = {"pretrained_model_name_or_path": str(separate)}
     with _loading(reference, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)  # nosec B615
+        tokenizer = AutoTokenizer.from_pretrained(  # nosec B615 # `_source` pins the commit
+            **source, trust_remote_code=False
+        )
     if tokenizer.eos_token_id is None:
         raise BaseModelUnusableError(
             f"the tokenizer of base_model {reference!r} has no end-of-sequence token, so answers "
@@ -136,7 +140,7 @@ def load_base_model(
     source = _source(reference)
     _require_no_adapter(reference, source)
     with _loading(reference, "model"):
-        model, report = AutoModelForCausalLM.from_pretrained(  # nosec B615
+        model, report = AutoModelForCausalLM.from_pretrained(  # nosec B615 # `_source` pins the commit
             **source,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             device_map={"": device} if device is not None else None,
@@ -217,10 +221,7 @@ def digest(reference: str) -> str:
 
 
 def _source(reference: str) -> dict[str, Any]:
-    """Arguments that make `from_pretrained` read this reference, pinned to one hub commit.
-
-    That commit is found here, once, without a pin; bandit cannot see it in the arguments.
-    """
+    """Arguments that make `from_pretrained` read this reference, pinned to one hub commit."""
     location = resolve(reference)
     if Path(location).is_dir():
         return {"pretrained_model_name_or_path": location}
@@ -244,7 +245,9 @@ def _require_no_adapter(reference: str, source: dict[str, Any]) -> None:
 def _hub_commit(model_id: str) -> str:
     """Commit of a Hugging Face id: the newest that the hub has, or offline the cached one."""
     try:
-        config = huggingface_hub.hf_hub_download(model_id, "config.json")  # nosec B615
+        config = huggingface_hub.hf_hub_download(  # nosec B615 # finds the commit to pin
+            model_id, "config.json"
+        )
     except GatedRepoError as error:
         raise BaseModelUnusableError(
             f"base_model {model_id!r} is gated; accept its terms on the Hugging Face hub and set "

@@ -11,7 +11,7 @@ import dataclasses
 import errno
 import hashlib
 import json
-import pickle
+import pickle  # nosec B403 # only for the name of its error
 import re
 import shutil
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ suggestion and survive a restart of the driver, as all of a searcher's state doe
 import itertools
 import json
 import math
-import pickle
+import pickle  # nosec B403 # as Ray Tune keeps its own state, in the same folder
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -143,7 +143,7 @@ def grid_points(spec: SearchSpec) -> list[dict[str, Value]]:
 
 def random_points(spec: SearchSpec) -> list[dict[str, Value]]:
     """Independent draws, as many as the budget has trials."""
-    draw = random.Random(spec.algorithm.seed)  # noqa: S311 (a draw of trials) # nosec B311
+    draw = random.Random(spec.algorithm.seed)  # noqa: S311  # nosec B311 # points, no secret
     return [
         {field: _draw(draw, values) for field, values in spec.space.items()}
         for _ in range(spec.num_trials)

@@ -121,7 +121,7 @@ def _find_token(home: Path, url: httpx.URL) -> tuple[str, str]:
     try:
         token = path.read_text().strip()
     except FileNotFoundError:
-        token = ""  # none # nosec B105
+        token = ""  # nosec B105 # none: refused below
     except UnicodeDecodeError:
         raise CliError(f"{path} holds no token") from None
     if not token:

@@ -43,7 +43,7 @@ def up(
     for option, value in ports.items():
         if value is not None:
             command += [option, str(value)]
-    os.execv(sys.executable, command)  # noqa: S606 (a list of our own, no shell)
+    os.execv(sys.executable, command)  # noqa: S606  # nosec B606 # a list of our own, no shell
 
 
 def env(url: Url = None) -> None:

@@ -43,7 +43,8 @@ RUN_STATUS = {"succeeded": "FINISHED", "cancelled": "KILLED", "paused": "SCHEDUL
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
     settings = {"MAX_LIVE_DRIVERS": str(AT_ONCE), "POLL_INTERVAL_S": "0.5", "LEASE_TTL_S": "3"}
-    with FaultStack(tmp_path_factory.mktemp("faults"), AT_ONCE, **settings) as stack:
+    home, folders = tmp_path_factory.mktemp("faults"), [tmp_path_factory.getbasetemp()]
+    with FaultStack(home, AT_ONCE, folders, **settings) as stack:
         stack.start()
         yield stack
 

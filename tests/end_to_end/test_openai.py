@@ -119,6 +119,18 @@ def test_the_history_tells_of_statuses_and_metrics_newest_first(
     assert metrics[0]["train_loss"] > 0
 
 
+def test_the_checkpoints_and_the_table_of_losses_end_at_the_last_step(
+    job: FineTuningJob, sdk: OpenAI
+) -> None:
+    newest = sdk.fine_tuning.jobs.checkpoints.list(job.id).data[0]
+    assert newest.step_number == 12
+    assert newest.fine_tuned_model_checkpoint == job.fine_tuned_model
+    head, *lines = sdk.files.content(job.result_files[0]).text.splitlines()
+    assert head == "step,train_loss,full_valid_loss"
+    assert [int(line.split(",")[0]) for line in lines] == list(range(1, 13))
+    assert float(lines[-1].split(",")[1]) == pytest.approx(newest.metrics.train_loss)
+
+
 def test_the_adapter_is_deleted_once_no_alias_points_at_it(
     job: FineTuningJob, sdk: OpenAI, stack: LocalStack
 ) -> None:

@@ -29,7 +29,7 @@ def draw_shots(
             f"{num_shots} examples are asked for, and {len(free)} of the {len(pool)} rows to draw "
             "from are none of the questions; give more rows or ask for fewer examples"
         )
-    return tuple(Random(seed).sample(free, num_shots))  # noqa: S311 (a draw of rows) # nosec B311
+    return tuple(Random(seed).sample(free, num_shots))  # noqa: S311  # nosec B311 # rows, no secret
 
 
 def with_shots(question: Question, shots: Sequence[Question]) -> Question:

@@ -1,107 +1,152 @@
-"""What is made of pip-audit's answers, as pip-audit 2.10 writes them."""
-
 import importlib.util
-import sys
-from collections.abc import Callable
+import json
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 
-SOUND = (
-    '{"dependencies": [{"name": "anyio", "version": "4.12.0", "vulns": []},'
-    ' {"name": "mako", "version": "1.3.10", "vulns": []}], "fixes": []}'
-)
-HOLED = (
-    '{"dependencies": [{"name": "anyio", "version": "4.12.0", "vulns": []},'
-    ' {"name": "jinja2", "version": "2.4.1", "vulns": [{"id": "PYSEC-2014-8",'
-    ' "fix_versions": ["2.7.2"], "aliases": ["CVE-2014-1402"], "description": "The default…"},'
-    ' {"id": "PYSEC-2019-217", "fix_versions": [], "aliases": [], "description": "In Pallets…"}]}],'
-    ' "fixes": []}'
-)
-SKIPPED = (  # with the exit code 0 and "No known vulnerabilities found"
-    '{"dependencies": [{"name": "jinja2", "skip_reason": "Dependency not found on PyPI and could'
-    ' not be audited: jinja2 (2.4.1)"}], "fixes": []}'
-)
-PARTLY = (
-    '{"dependencies": [{"name": "anyio", "version": "4.12.0", "vulns": []}, {"name": "torch",'
-    ' "skip_reason": "Dependency not found on PyPI and could not be audited: torch (2.13.0)"}],'
-    ' "fixes": []}'
-)
-NOTHING = '{"dependencies": [], "fixes": []}'
-BROKEN_OFF = ""  # with a traceback: requests.exceptions.ConnectionError
+PATH = Path(__file__).parents[3] / ".ci" / "audit.py"
+SPEC = importlib.util.spec_from_file_location("ci_audit", PATH)
+assert SPEC is not None
+assert SPEC.loader is not None
+audit = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(audit)
 
-
-@pytest.fixture(scope="module")
-def audit() -> ModuleType:
-    path = Path(__file__).parents[3] / ".ci" / "audit.py"
-    spec = importlib.util.spec_from_file_location("audit_of_dependencies", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize(
-    ("probe", "is_believed"),
-    [(HOLED, True), (SOUND, False), (SKIPPED, False), (NOTHING, False), (BROKEN_OFF, False)],
-    ids=["knows the hole", "knows no hole", "skips", "says nothing", "out of reach"],
-)
-def test_a_service_is_believed_only_if_it_knows_a_known_hole(
-    audit: ModuleType, probe: str, is_believed: bool
-) -> None:
-    assert audit.can_be_believed(audit.read(probe)) is is_believed
-
-
-@pytest.mark.parametrize(
-    ("output", "passes", "sentence"),
-    [
-        (SOUND, True, "2 packages, no known hole"),
-        (HOLED, False, "jinja2 2.4.1: PYSEC-2014-8, fixed in 2.7.2"),
-        (HOLED, False, "PYSEC-2019-217, fixed in no release yet"),
-        (PARTLY, False, "only a part was audited; left out: torch"),
-        (SKIPPED, False, "only a part was audited; left out: jinja2"),
-        (NOTHING, False, "only a part was audited; left out: all"),
-        (BROKEN_OFF, False, "the audit broke off"),
-        ("[]", False, "the audit broke off"),
+# As pip-audit 2.10 writes it where the index has no advisories.
+SKIPPED = {
+    "name": "requests",
+    "skip_reason": "Dependency not found on PyPI and could not be audited: requests (2.19.0)",
+}
+SOUND = {"name": "pyyaml", "version": "6.0.2", "vulns": []}
+VULNERABLE = {
+    "name": "requests",
+    "version": "2.19.0",
+    "vulns": [
+        {
+            "id": "PYSEC-2018-28",
+            "fix_versions": ["2.20.0"],
+            "aliases": ["CVE-2018-18074"],
+            "description": "The Requests package sends an HTTP Authorization header to an http URI",
+        },
+        {"id": "PYSEC-0000-1", "fix_versions": [], "aliases": [], "description": "N/A"},
     ],
+}
+UNREACHABLE = (
+    "urllib3.exceptions.MaxRetryError: HTTPSConnectionPool(host='pypi.org', port=443)\n\n"
+    "During handling of the above exception, another exception occurred:\n\n"
+    "requests.exceptions.ProxyError: HTTPSConnectionPool(host='pypi.org', port=443): Max retries\n"
 )
-def test_once_a_service_answers_only_a_whole_audit_without_holes_passes(
-    audit: ModuleType, output: str, passes: bool, sentence: str
+
+
+def report(*packages: Mapping[str, object]) -> dict[str, Any]:
+    return {"dependencies": list(packages), "fixes": []}
+
+
+class PipAudit:
+    """Stands for the program: answers one report or error after another, and keeps what came."""
+
+    def __init__(self, *answers: Mapping[str, Any] | Exception) -> None:
+        self._answers = list(answers)
+        self.asked: list[str] = []
+
+    def __call__(self, requirements: Path, limit_s: float) -> Mapping[str, Any]:
+        self.asked.append(requirements.read_text())
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def pins(tmp_path: Path) -> Path:
+    path = tmp_path / "constraints.txt"
+    path.write_text("# pinned\npyyaml==6.0.2\nrequests==2.19.0\n")
+    return path
+
+
+def test_packages_without_vulnerabilities_are_counted() -> None:
+    verdict = audit.judge(report(SOUND, SOUND | {"name": "pip"}))
+
+    assert verdict == audit.Verdict("2 packages audited, no known vulnerabilities", 0)
+
+
+def test_each_vulnerability_is_listed_with_its_remedy() -> None:
+    verdict = audit.judge(report(SOUND, VULNERABLE))
+
+    assert verdict.exit_code == 1
+    assert verdict.text.splitlines() == [
+        "requests 2.19.0: PYSEC-2018-28, fixed in 2.20.0",
+        "requests 2.19.0: PYSEC-0000-1, not fixed yet",
+    ]
+
+
+def test_what_was_audited_in_part_fails_and_names_the_rest() -> None:
+    verdict = audit.judge(report(SOUND, SKIPPED))
+
+    assert verdict.exit_code == 1
+    assert verdict.text.startswith("requests: not audited: Dependency not found on PyPI")
+
+
+@pytest.mark.parametrize("packages", [[SKIPPED], [SKIPPED, SKIPPED], []])
+def test_what_was_not_audited_at_all_does_not_look_like_a_pass(
+    packages: list[dict[str, object]],
 ) -> None:
-    found, reason = audit.verdict(audit.read(output))
-    assert found is passes
-    assert sentence in reason
+    verdict = audit.judge(report(*packages))
+
+    assert verdict == audit.Verdict("not audited: no advisory service within reach", 0)
+
+
+def test_a_report_is_read_whatever_is_written_beside_it() -> None:
+    assert audit.read_report(json.dumps(report(SOUND)), "WARNING: a word") == report(SOUND)
+
+
+def test_a_service_out_of_reach_is_told_from_other_failures() -> None:
+    with pytest.raises(audit.UnreachableError):
+        audit.read_report("", UNREACHABLE)
+    with pytest.raises(audit.AuditError, match="not pinned") as failure:
+        audit.read_report("", "ERROR:pip_audit._cli:requirement pyyaml is not pinned")
+
+    assert type(failure.value) is audit.AuditError
 
 
 @pytest.mark.parametrize(
-    ("answers", "exit_code", "sentence"),
-    [
-        ({}, 0, "NOT AUDITED: no advisory service within reach"),
-        ({"pypi": (SKIPPED, SOUND)}, 0, "NOT AUDITED"),
-        ({"pypi": (HOLED, SOUND)}, 0, "by pypi: 2 packages, no known hole"),
-        ({"pypi": (SKIPPED, SOUND), "osv": (HOLED, HOLED)}, 1, "by osv: known holes"),
-        ({"pypi": (HOLED, PARTLY)}, 1, "only a part was audited"),
-        ({"pypi": (HOLED, BROKEN_OFF)}, 1, "the audit broke off"),
-    ],
+    "answer",
+    [report(SKIPPED), audit.UnreachableError(), subprocess.TimeoutExpired("pip-audit", 45)],
+    ids=["unknown", "unreachable", "silent"],
 )
-def test_only_a_service_out_of_reach_lets_unaudited_dependencies_pass(
-    audit: ModuleType,
-    answers: dict[str, tuple[str, str]],
-    exit_code: int,
-    sentence: str,
+def test_without_a_service_one_package_is_asked_about_and_no_more(
+    answer: Mapping[str, Any] | Exception, pins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = PipAudit(answer)
+    monkeypatch.setattr(audit, "_ask", program)
+
+    assert audit.audit(pins) == audit.Verdict(audit.NOT_AUDITED, 0)
+    assert program.asked == ["pyyaml==6.0.2\n"]
+
+
+def test_with_a_service_every_package_is_audited(
+    pins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = PipAudit(report(SOUND), report(SOUND, VULNERABLE))
+    monkeypatch.setattr(audit, "_ask", program)
+
+    assert audit.audit(pins).exit_code == 1
+    assert program.asked == ["pyyaml==6.0.2\n", pins.read_text()]
+
+
+@pytest.mark.parametrize(
+    "failure", [audit.UnreachableError("gone"), subprocess.TimeoutExpired("pip-audit", 600)]
+)
+def test_an_audit_that_breaks_off_fails(
+    failure: Exception,
+    pins: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pinned = Path("constraints.txt")
+    monkeypatch.setattr(audit, "_ask", PipAudit(report(SOUND), failure))
+    monkeypatch.setattr("sys.argv", ["audit.py", str(pins)])
 
-    def answer(requirements: Path, service: str, _timeout_s: float) -> object:
-        of_probe, of_pinned = answers.get(service, (BROKEN_OFF, BROKEN_OFF))
-        return audit.read(of_pinned if requirements == pinned else of_probe)
-
-    monkeypatch.setattr(audit, "run_pip_audit", answer)
-    main: Callable[[Path], int] = audit.main
-    assert main(pinned) == exit_code
-    assert sentence in capsys.readouterr().out
+    assert audit.main() == 1
+    assert "the audit failed" in capsys.readouterr().err

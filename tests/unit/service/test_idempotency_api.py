@@ -104,7 +104,7 @@ async def test_projects_have_keys_of_their_own(stage: Stage) -> None:
     job = (await post(stage, await stage.spec(), "key-1")).json()
     stage.client.headers["Authorization"] = f"Bearer {OTHERS_KEY.text}"
 
-    other = await post(stage, await stage.spec(), "key-1")
+    other = await post(stage, await stage.spec(name="differences"), "key-1")
 
     assert other.status_code == 201
     assert (other.json()["id"] != job["id"], other.json()["project"]) == (True, "other")
