@@ -155,7 +155,7 @@ def readable(text: str) -> str:
 
 
 def _unreadable_body() -> SpecInvalidError:
-    message = "no JSON: it is not in UTF-8, or is nested too deeply"
+    message = "no JSON that can be read: no UTF-8, nested too deeply, or with a number too long"
     return SpecInvalidError(f"body: {message}", [FieldError(field="body", message=message)])
 
 

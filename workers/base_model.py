@@ -30,6 +30,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import find_adapter_config_file
 
 from workers.chat_templates import set_chat_template
 from workers.errors import (
@@ -137,6 +138,7 @@ def load_base_model(
         BaseModelUnusableError: If it cannot be loaded completely and safely.
     """
     source = _source(reference)
+    _require_no_adapter(reference, source)
     with _loading(reference, "model"):
         model, report = AutoModelForCausalLM.from_pretrained(  # nosec B615 # `_source` pins the commit
             **source,
@@ -224,6 +226,20 @@ def _source(reference: str) -> dict[str, Any]:
     if Path(location).is_dir():
         return {"pretrained_model_name_or_path": location}
     return {"pretrained_model_name_or_path": location, "revision": _hub_commit(location)}
+
+
+def _require_no_adapter(reference: str, source: dict[str, Any]) -> None:
+    """Refuse a model beside which an adapter lies.
+
+    transformers would load the base model that the adapter's configuration names, from wherever
+    that says, and the adapter too.
+    """
+    location, revision = source["pretrained_model_name_or_path"], source.get("revision")
+    if find_adapter_config_file(location, revision=revision) is not None:
+        raise BaseModelUnusableError(
+            f"base_model {reference!r} has an adapter beside it (adapter_config.json), with which "
+            "it would not be the model that its name says; give the base model alone"
+        )
 
 
 def _hub_commit(model_id: str) -> str:

@@ -12,10 +12,10 @@ from queue import Queue
 
 import uvicorn
 
-from jobs.tickets import DRY_RUN_MARK
+from jobs.tickets import DRY_RUN_MARK, RunTag
 from service.boundaries import DriverRequest, DriverState
 from tests.unit.service.fakes import FakeRay
-from tests.unit.service.stage import Stage, make_settings
+from tests.unit.service.stage import ROWS, Stage, make_settings
 
 _PATIENCE_S = 60.0
 _FORETOLD = {
@@ -105,9 +105,12 @@ async def _served(home: Path) -> AsyncIterator[FuzzedService]:
 
 
 async def _furnish(stage: Stage) -> dict[str, list[str]]:
-    """Jobs that have ended in one way or another, a search with trials, files and keys."""
+    """Jobs that have ended in one way or another, a search with trials, files, models and keys."""
     done = await stage.started()
     stage.succeed(done)
+    version = stage.registry.register(
+        "sums", alias="champion", run_id=stage.run_id(done), tags={RunTag.JOB_ID: done}
+    )
     search = await stage.begin(await stage.search_spec())
     trial = stage.mlflow.add_child(
         stage.run_id(search), {"eval/loss": 1.0}, TRIAL_ID="trial-0000", TRIAL_STATE="completed"
@@ -125,7 +128,13 @@ async def _furnish(stage: Stage) -> dict[str, list[str]]:
     stage.ray.__class__ = HastyRay
     return {
         "job_id": [done, search, evaluation],
-        "file_id": [await stage.upload()],
+        "fine_tuning_job_id": [done],
+        "file_id": [await stage.upload(ROWS * number) for number in range(1, 4)],
+        "file_path": ["evaluate/report.json", "evaluate"],
+        "model_name": ["sums"],
+        "model": [f"sums:{version}"],
+        "version": [str(version)],
+        "alias": ["champion"],
         "trial_id": ["trial-0000"],
         "key_id": [key.json()["id"]],
         "name": ["report.json", "report.md"],

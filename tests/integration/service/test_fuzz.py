@@ -5,6 +5,7 @@ It holds every answer to the description, and looks for answers to requests with
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from tests.integration.service.fuzzed_service import FuzzedService, fuzzed_service
 from tests.unit.service.stage import TOKEN
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 FEWEST_CASES = 2000
 SEED = 7
@@ -44,7 +45,6 @@ def settings_of(service: FuzzedService) -> str:
 def test_no_request_breaks_the_service_or_its_description(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = tmp_path / "report.json"
     settings = tmp_path / "schemathesis.toml"
     with fuzzed_service(tmp_path / "home") as service:
         settings.write_text(settings_of(service))
@@ -53,7 +53,6 @@ def test_no_request_breaks_the_service_or_its_description(
         command += ["--header", f"Authorization: Bearer {TOKEN}", "--checks", ",".join(CHECKS)]
         command += ["--phases", "coverage,fuzzing", "--max-examples", "10", "--seed", str(SEED)]
         command += ["--request-timeout", "120", "--continue-on-failure", "--warnings", "off"]
-        command += ["--report-json-path", str(report)]
         ran = subprocess.run(
             command,
             cwd=tmp_path,
@@ -63,3 +62,8 @@ def test_no_request_breaks_the_service_or_its_description(
             check=False,
         )
     assert ran.returncode == 0, ran.stdout[-20_000:]
+    counted = re.search(r"(\d+) generated", ran.stdout)
+    assert counted is not None, ran.stdout[-2000:]
+    with capsys.disabled():
+        sys.stdout.write(f" {counted[0]} requests ")
+    assert int(counted[1]) >= FEWEST_CASES

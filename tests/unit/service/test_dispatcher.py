@@ -1,16 +1,22 @@
 import json
+import logging
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from jobs.finetune_specs import FinetuneSpec
 from jobs.search_specs import SearchSpec
 from jobs.tickets import TICKET_VARIABLE, JobTicket
 from service.boundaries import DriverState, RunStatus
 from service.dispatcher import flatten
 from service.errors import MlflowUnavailableError, RayUnavailableError
-from tests.unit.service.stage import Stage, make_settings
+from tests.unit.service.stage import KEY, KEY_HASH, TOKEN, Stage, make_settings
 
 
 async def test_a_driver_gets_everything_it_needs_to_know(stage: Stage) -> None:
@@ -32,16 +38,54 @@ async def test_a_driver_gets_everything_it_needs_to_know(stage: Stage) -> None:
     assert ticket.files[train].num_rows == 1
 
 
-async def test_nothing_that_a_user_wrote_reaches_the_shell(stage: Stage) -> None:
-    await stage.started(base_model="x; rm -rf / #")
+@pytest.mark.parametrize(
+    "text", ["a; rm -rf / #", "$(id)", "`id`", "a && id", "| id", "a\nid", "'\"\\", "--help"]
+)
+async def test_nothing_that_a_user_wrote_reaches_the_shell(stage: Stage, text: str) -> None:
+    train = await stage.upload()
+    data = {"train": train, "columns": {"instruction": text}}
+    adapter = {"target_modules": [text], "rank_pattern": {text: 4}}
 
-    assert shlex.split(stage.ray.requests[0].entrypoint) == ["python", "-m", "jobs.finetune"]
+    await stage.started(data=data, adapter=adapter, metadata={"note": text})
+
+    (request,) = stage.ray.requests
+    assert request.entrypoint == "python -m jobs.finetune"
+    assert set(request.environment) == {
+        TICKET_VARIABLE, "MLFLOW_TRACKING_URI", "RAY_JOB_STOP_SIGNAL", "RAY_JOB_STOP_WAIT_TIME_S",
+    }  # fmt: skip
 
 
-async def test_no_secret_travels_with_a_driver(stage: Stage) -> None:
-    await stage.started()
+@given(st.text(max_size=80))
+def test_a_name_that_a_spec_takes_means_nothing_to_a_shell(name: str) -> None:
+    spec = {"kind": "finetune", "name": name, "base_model": "a", "data": {"train": "s3://b/c"}}
+    with suppress(ValidationError):
+        accepted = FinetuneSpec.model_validate(spec).name
+        assert shlex.quote(accepted) == accepted
+        assert shlex.split(f"run {accepted}") == ["run", accepted]
 
-    assert "a-token-for-tests" not in json.dumps(dict(stage.ray.requests[0].environment))
+
+async def test_no_secret_travels_with_a_driver_or_is_told_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with Stage(make_settings(tmp_path)) as stage:
+        job_id = await stage.started(metadata={"note": "a telling fact"})
+        stage.fail(job_id, "data-invalid", "no rows")
+        await stage.work()
+        told = [
+            stage.ray.requests[0].environment,
+            stage.ray.requests[0].metadata,
+            stage.mlflow.parameters,
+            stage.mlflow.documents,
+            stage.mlflow.runs,
+            await stage.events(job_id),
+            await stage.job(job_id),
+            caplog.text,
+        ]
+    assert "submitted job-" in caplog.text, "records of the service were taken"
+    assert "a telling fact" not in caplog.text
+    for secret in (TOKEN, KEY.secret, KEY_HASH):
+        assert secret not in str(told)
 
 
 async def test_a_driver_that_is_stopped_has_the_operators_time_for_a_last_checkpoint(

@@ -1,10 +1,12 @@
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.service.stage import Stage, field_errors
+from tests.unit.service.stage import Stage, field_errors, make_settings
 
 ON_BOTH_DATABASES = True
 
@@ -94,9 +96,9 @@ async def test_every_wrong_field_is_named_with_the_value_that_was_given(stage: S
         (b"null", "spec-invalid"),
         (b'{"name": NaN}', "spec-invalid"),
         (b'{"name": "\\ud800", "\\udfff": 1}', "spec-invalid"),
-        (b'{"name": ' + b"9" * 5000 + b"}", "bad-request"),
+        (b'{"name": ' + b"9" * 5000 + b"}", "spec-invalid"),
         (b"\xff\xfe", "spec-invalid"),
-        (b"[" * 100_000, "bad-request"),
+        (b"[" * 100_000, "spec-invalid"),
         (b" " * (1024**2 + 1), "request-too-large"),
     ],
     ids=lambda value: str(value[:20]),
@@ -148,7 +150,21 @@ async def test_evaluation_sets_that_were_not_uploaded_are_named_too(stage: Stage
     assert "data.evaluation_sets.svamp" in problem["detail"]
 
 
-async def test_sources_that_are_no_uploads_are_left_to_the_workers(stage: Stage) -> None:
+@pytest.fixture
+async def open_stage(tmp_path: Path, database_url: str) -> AsyncIterator[Stage]:
+    """A service whose jobs may read a bucket and two folders."""
+    settings = make_settings(
+        tmp_path,
+        database_url=database_url,
+        allowed_sources=("s3://bucket", "hub://*"),
+        allowed_folders=("/storage", "/models"),
+    )
+    async with Stage(settings) as stage:
+        yield stage
+
+
+async def test_sources_that_are_no_uploads_are_left_to_the_workers(open_stage: Stage) -> None:
+    stage = open_stage
     data = {
         "train": "s3://bucket/rows.parquet",
         "validation": "file:///storage/held-out.jsonl.gz",
@@ -163,7 +179,8 @@ async def test_sources_that_are_no_uploads_are_left_to_the_workers(stage: Stage)
     assert json.loads(request.environment["HYPLORA_JOB_TICKET"])["files"] == {}
 
 
-async def test_a_base_model_that_looks_like_a_folder_is_left_to_the_workers(stage: Stage) -> None:
+async def test_a_base_model_in_an_allowed_folder_is_left_to_the_workers(open_stage: Stage) -> None:
+    stage = open_stage
     job = await stage.job(await stage.submit(base_model="/models/on/the/cluster"))
 
     assert job["spec"]["base_model"] == "/models/on/the/cluster"

@@ -42,6 +42,10 @@ def test_a_home_under_the_users_folder_becomes_an_absolute_path() -> None:
         ("max_live_drivers", 0, "greater than 0"),
         ("stop_grace_s", 4, "greater than or equal to 5"),
         ("port", 70000, "65535"),
+        ("allowed_folders", "models", "absolute"),
+        ("allowed_folders", "s3://bucket", "absolute"),
+        ("allowed_sources", "/rows", "HYPLORA_ALLOWED_FOLDERS"),
+        ("allowed_sources", "https://example.com", "give s3://"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(field: str, value: object, reason: str) -> None:
@@ -54,6 +58,36 @@ def test_a_secret_in_an_address_is_not_repeated_by_the_error() -> None:
         ServiceSettings(mlflow_tracking_uri="http://me:secret@mlflow:5000")
 
     assert "secret" not in str(caught.value)
+
+
+def test_a_password_of_the_database_is_not_repeated_by_the_error() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ServiceSettings(database_url="postgresql://me:hunter2@db/jobs")
+
+    assert "hunter2" not in str(caught.value) + describe_faults(caught.value)
+
+
+def test_by_default_jobs_read_no_folder_and_no_bucket(tmp_path: Path) -> None:
+    reach = ServiceSettings(home=tmp_path).reach
+
+    assert reach.folders == ()
+    assert reach.sources == ("hub://*",)
+    assert str(tmp_path) in reach.closed_folders
+
+
+def test_lists_have_commas_between_their_members(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HYPLORA_HOME", str(tmp_path))
+    monkeypatch.setenv("HYPLORA_ALLOWED_FOLDERS", "/models, /rows")
+    monkeypatch.setenv("HYPLORA_ALLOWED_SOURCES", "s3://rows/train,hub://openai/*")
+    monkeypatch.setenv("HYPLORA_ALLOWED_BASE_MODELS", "Qwen/*")
+
+    reach = ServiceSettings().reach
+
+    assert reach.folders == ("/models", "/rows")
+    assert reach.sources == ("s3://rows/train", "hub://openai/*")
+    assert reach.base_models == ("Qwen/*",)
 
 
 def test_faults_of_the_environment_are_told_on_one_line() -> None:

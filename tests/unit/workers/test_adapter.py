@@ -248,3 +248,11 @@ def test_every_setting_of_a_hyplora_spec_reaches_the_adapter(base: PreTrainedMod
     assert {name: getattr(config, name) for name in settings} == settings
     assert config.target_modules == {"q_proj", "v_proj"}
     assert config.exclude_modules == {"layers.0.self_attn.v_proj"}
+
+
+def test_pickled_weights_of_an_adapter_are_not_read(base: PreTrainedModel, tmp_path: Path) -> None:
+    save_adapter(build_adapter(base, LoraSpec()), tmp_path)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    torch.save({}, tmp_path / "adapter_model.bin")
+    with pytest.raises(AdapterUnusableError, match=r"adapter_model\.safetensors cannot be read"):
+        load_adapter(base, tmp_path)

@@ -1,10 +1,13 @@
+import ast
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
+from jinja2.exceptions import SecurityError
 from safetensors.torch import load_file, save_file
 
 from workers.base_model import (
@@ -173,6 +176,41 @@ def test_code_that_comes_with_a_model_is_not_run(model_copy: Path, tmp_path: Pat
     with pytest.raises(BaseModelUnusableError):
         load_base_model(str(model_copy))
     assert not sprung.exists()
+
+
+def test_code_that_comes_with_a_tokenizer_is_not_run(model_copy: Path, tmp_path: Path) -> None:
+    sprung = tmp_path / "sprung"
+    (model_copy / "trap.py").write_text(f"open({str(sprung)!r}, 'w')")
+    edit_json(
+        model_copy / "tokenizer_config.json",
+        tokenizer_class="Trap", auto_map={"AutoTokenizer": ["trap.T", "trap.T"]},
+    )  # fmt: skip
+    with suppress(BaseModelUnusableError):  # or it is read with what transformers has itself
+        load_tokenizer(str(model_copy))
+    assert not sprung.exists()
+
+
+def test_a_chat_template_that_reaches_for_python_gets_nothing(model_copy: Path) -> None:
+    tokenizer = load_tokenizer(str(model_copy))
+    tokenizer.chat_template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    with pytest.raises(SecurityError, match="unsafe"):
+        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+
+
+def test_a_model_with_an_adapter_beside_it_is_refused(model_copy: Path) -> None:
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "/somewhere/else"}
+    (model_copy / "adapter_config.json").write_text(json.dumps(adapter))
+    with pytest.raises(BaseModelUnusableError, match="has an adapter beside it"):
+        load_base_model(str(model_copy))
+
+
+@pytest.mark.parametrize("folder", ["hyplora", "jobs", "workers", "service", "deploy"])
+def test_code_of_models_is_trusted_nowhere(folder: str) -> None:
+    for path in (Path(__file__).parents[3] / folder).rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            for keyword in getattr(call, "keywords", []):
+                if keyword.arg == "trust_remote_code":
+                    assert getattr(keyword.value, "value", None) is False, path
 
 
 @pytest.mark.parametrize("content", ["{", "{}"])
