@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -148,6 +149,7 @@ def create_app(
     return app
 
 
+@cache
 def _scraped_routes() -> APIRouter:
     """What Prometheus asks for."""
     router = APIRouter(dependencies=[Depends(require_scrape)], responses=_REFUSALS)
@@ -155,6 +157,7 @@ def _scraped_routes() -> APIRouter:
     return router
 
 
+@cache
 def _guarded_routes() -> APIRouter:
     """What users do: everything needs a key, and every change one that may submit."""
     router = APIRouter(
@@ -166,6 +169,7 @@ def _guarded_routes() -> APIRouter:
     return router
 
 
+@cache
 def _openai_routes() -> APIRouter:
     """What users do with OpenAI's clients."""
     router = APIRouter(
@@ -176,6 +180,7 @@ def _openai_routes() -> APIRouter:
     return router
 
 
+@cache
 def _admin_routes() -> APIRouter:
     """What administrators do."""
     router = APIRouter(prefix="/v1", dependencies=[Depends(require_admin)], responses=_REFUSALS)

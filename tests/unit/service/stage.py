@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from fastapi import APIRouter
 from sqlalchemy import delete
 
 from service.app import create_app
@@ -23,6 +24,7 @@ from tests.unit.service.fakes import FakeMlflow, FakeRay, Fault
 KEY = KeyToken("key-0123456789abcdef", "A" * 43)
 TOKEN = KEY.text
 KEY_HASH = hash_secret(KEY.secret, cost=2)
+_BUILT: dict[str, APIRouter] = {}
 ROW = {"instruction": "Add 2 and 3.", "output": "5"}
 ROWS = (json.dumps(ROW) + "\n").encode()
 
@@ -59,6 +61,8 @@ class Stage:
         self.app = create_app(
             self.settings, drivers=self.ray, runs=self.mlflow, registry=self.registry
         )
+        # FastAPI takes half a second to build the routes on first use; they are those of any app.
+        self.app.router.routes[:] = _BUILT.setdefault("routes", self.app.router).routes
         self.parts: Parts = self.app.state.parts
         self.parts.contents.prepare()
         await self.parts.database.upgrade()
