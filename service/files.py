@@ -1,6 +1,7 @@
 """Uploaded data sets: taken in, validated, looked up, and deleted when no job needs them."""
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterable, Collection, Iterable, Sequence
 from copy import copy
@@ -31,6 +32,7 @@ from service.row_checks import RowChecks
 from service.states import JobStatus
 from service.tables import Job, JobFile, UploadedFile, utc_now
 from service.validation import Validation
+from workers.specs import FILE_ID_PATTERN
 
 _MAX_NAMED_JOBS = 3
 _UNENDED = [status for status in JobStatus if not status.is_terminal]
@@ -223,7 +225,9 @@ class Files:
         await self._contents.keep(incoming, file, note)
 
     async def _find(self, session: AsyncSession, file_id: str, lock: bool = False) -> UploadedFile:
-        file = await session.get(UploadedFile, file_id, with_for_update=lock)
+        file = None
+        if re.fullmatch(FILE_ID_PATTERN, file_id):  # PostgreSQL takes no NUL, not even to compare
+            file = await session.get(UploadedFile, file_id, with_for_update=lock)
         if file is None or visible_project(self._caller) not in {None, file.project}:
             raise DataFileNotFoundError(f"there is no file {file_id!r}; GET /v1/files lists them")
         return file

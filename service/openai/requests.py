@@ -96,7 +96,7 @@ class Method(Spec):
     @field_validator("type", mode="before")
     @classmethod
     def _is_offered(cls, type_: object) -> object:
-        if type_ in {"dpo", "reinforcement"}:
+        if type_ in ("dpo", "reinforcement"):  # no set: it may be anything, also what has no hash
             raise ValueError(f"{type_} fine-tuning is not offered here; supervised is")
         return type_
 

@@ -382,7 +382,8 @@ async def test_files_are_listed_newest_first_page_by_page(stage: Stage) -> None:
 
 
 async def test_an_unknown_file_is_not_found(stage: Stage) -> None:
-    for path in ("/v1/files/file-0123456789abcdef", "/v1/files?after=nonsense"):
+    unknown = ("/file-0123456789abcdef", "/%00", "/%F0%9F", "?after=nonsense", "?after=%00")
+    for path in (f"/v1/files{id_}" for id_ in unknown):
         response = await stage.client.get(path)
 
         assert response.status_code == 404

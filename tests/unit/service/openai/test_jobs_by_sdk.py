@@ -156,6 +156,7 @@ async def test_a_job_can_be_asked_for_again_with_the_method_that_it_answers(
     [
         ({"method": {"type": "dpo", "dpo": {}}}, "method.type"),
         ({"method": {"type": "reinforcement"}}, "method.type"),
+        ({"method": {"type": {}}}, "method.type"),
         ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations"),
         ({"suffix": "two words"}, "suffix"),
         ({"seed": -1}, "seed"),
