@@ -15,7 +15,7 @@ import pytest
 from tests.integration.service.fuzzed_service import FuzzedService, fuzzed_service
 from tests.unit.service.stage import TOKEN
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 FEWEST_CASES = 2000
 SEED = 7
