@@ -20,7 +20,7 @@ from service.client import Client
 from service.settings import ServiceSettings
 from tests.fault_stack import FaultStack, Replica, command_of, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROWS = b'{"instruction": "Add 2 and 3.", "output": "5"}\n'
 MAX_LIVE = 3

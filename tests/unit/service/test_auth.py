@@ -16,7 +16,13 @@ NAMES = {
     "file_id": "file-0123456789abcdef",
     "trial_id": "trial-0001",
     "key_id": "key-0123456789abcdef",
+    "fine_tuning_job_id": "job-0123456789abcdef",
     "name": "report.json",
+    "file_path": "logs/attempt-1.log",
+    "model_name": "sums",
+    "model": "sums:1",
+    "version": "1",
+    "alias": "champion",
 }
 ADMIN_ONLY = ("/v1/keys", "/v1/audit")
 
@@ -26,13 +32,13 @@ def bearer(token: KeyToken) -> dict[str, str]:
 
 
 async def guarded_routes(stage: Stage) -> list[tuple[str, str]]:
-    """Method and path of every route under /v1; what stands in braces has a name of its own."""
+    """Method and path of every route under /v1 and /openai/v1; what stands in braces has a name of its own."""
     paths = (await stage.get("/openapi.json"))["paths"]
     return [
         (method.upper(), re.sub(r"\{(\w+)\}", lambda match: NAMES[match[1]], path))
         for path, methods in paths.items()
         for method in methods
-        if path.startswith("/v1")
+        if path.startswith(("/v1", "/openai/v1"))
     ]
 
 
