@@ -10,7 +10,8 @@ TRL := $(VENV)/trl
 HARNESS := $(VENV)/harness
 # What importing its scorers takes; the rest of its tree is for running models.
 HARNESS_PACKAGES := lm_eval sacrebleu portalocker tabulate colorama lxml
-FAULTS := tests/end_to_end/test_fault_matrix.py
+FAULTS := tests/end_to_end/test_fault_matrix.py tests/integration/service/test_replicas.py \
+	tests/integration/service/test_fuzz.py
 PACKAGES := service workers hyplora jobs deploy
 NOT_BY_DEFAULT := slow or gpu or benchmark
 PARALLEL := --numprocesses 2 --no-loadscope-reorder
@@ -43,9 +44,9 @@ test: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/python -m pytest $(PARALLEL) -m "not ($(NOT_BY_DEFAULT))"
 
 test-slow: $(INSTALLED)  ## the tests that `make test` leaves out, one by one: they train on all cores
-	$(BIN)/python -m pytest -m "slow and not (gpu or benchmark)" --ignore $(FAULTS)
+	$(BIN)/python -m pytest -m "slow and not (gpu or benchmark)" $(FAULTS:%=--ignore=%)
 
-test-faults: $(INSTALLED)  ## kill each part of the stack while jobs are in every stage
+test-faults: $(INSTALLED)  ## parts and replicas killed at every stage of a job, and requests by the thousand
 	$(BIN)/python -m pytest $(FAULTS)
 
 test-gpu: $(INSTALLED)  ## the tests that need CUDA
