@@ -12,7 +12,7 @@ from workers.tasks.specs import ScorerSpec, TaskName
 class TaskSpec(Spec):
     """Rows that models are judged by: a benchmark, or rows with a scorer of one's own."""
 
-    name: str = Field("", pattern=r"^[\w.-]{0,64}$")
+    name: str = Field("", pattern=r"^(?:\w[\w.-]{0,63})?$")
     """What the report calls it; by default the benchmark's name."""
 
     benchmark: TaskName | None = None

@@ -2,11 +2,16 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from jobs.model_references import model_uris
 from jobs.specs import JobSpec, file_ids
-from service.errors import FieldError, ReferenceNotAllowedError, SecretInSpecError
+from service.errors import (
+    FieldError,
+    ReferenceNotAllowedError,
+    SecretInSpecError,
+    SpecInvalidError,
+)
 from workers.reach import Reach
 
 _SECRETS = {
@@ -31,8 +36,11 @@ async def require_admissible(spec: JobSpec, reach: Reach) -> None:
     Raises:
         ReferenceNotAllowedError: If it names a base model, an adapter or rows that they may not.
         SecretInSpecError: If one of its texts has the form of a secret.
+        SpecInvalidError: If one of its texts holds what databases cannot keep.
     """
-    _require_no_secret(spec)
+    texts = list(_texts(spec.model_dump(mode="json")))
+    _require_no_nul(texts)
+    _require_no_secret(texts)
     refusals = await asyncio.to_thread(_refusals, spec, reach)  # looks where links lead
     if refusals:
         sentences = "; ".join(f"{each.field}: {each.message}" for each in refusals)
@@ -57,10 +65,18 @@ def _refusals(spec: JobSpec, reach: Reach) -> list[FieldError]:
     ]
 
 
-def _require_no_secret(spec: JobSpec) -> None:
+def _require_no_nul(texts: Sequence[tuple[str, str]]) -> None:
+    for field, text in texts:
+        if "\0" in text:
+            message = "holds a NUL character (\\u0000)"
+            error = FieldError(field=field, message=message)
+            raise SpecInvalidError(f"{field}: {message}", [error])
+
+
+def _require_no_secret(texts: Sequence[tuple[str, str]]) -> None:
     found = [
         FieldError(field=field, message=f"looks like {what}")
-        for field, text in _texts(spec.model_dump(mode="json"))
+        for field, text in texts
         for what, form in _SECRETS.items()
         if form.search(text)
     ]

@@ -180,10 +180,10 @@ class HubDatasetSpec(Spec):
 
 
 def _require_source(source: str) -> str:
-    is_url = bool(re.match(_URL_PATTERN, source))
+    is_url = bool(re.fullmatch(_URL_PATTERN, source))  # `$` alone would admit a line feed
     if is_url and ("::" in source or ".." in source.split("/")):
         raise ValueError("a URL may neither hold another (::) nor lead upwards (..)")
-    if is_url or re.match(FILE_ID_PATTERN, source):
+    if is_url or re.fullmatch(FILE_ID_PATTERN, source):
         return source
     raise ValueError(
         "give the id of an uploaded file (file-…), a URL that begins with file:///, "
@@ -229,7 +229,7 @@ class DataOptions(Spec):
     validation_rows: int = Field(0, ge=0)
     """Rows, drawn by `seed`, that are held out of `train` when no `validation` is given."""
 
-    evaluation_sets: dict[Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")], DataSource] = Field(
+    evaluation_sets: dict[Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")], DataSource] = Field(
         default_factory=dict, max_length=32
     )
     """Rows that the adapter will be judged by, by name: the training rows are searched for them."""

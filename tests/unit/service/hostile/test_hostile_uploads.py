@@ -17,6 +17,7 @@ import pytest
 from tests.unit.service.stage import ROWS, Stage
 
 MIB = 1 << 20
+NO_TEXTS = pa.array([], pa.string())
 TRUE_ROW = {"instruction": "1 + 1", "output": "2"}
 
 
@@ -64,16 +65,14 @@ UPLOADS = {
     "bzip2": bz2.compress(ROWS),
     "xz": lzma.compress(ROWS),
     "Parquet that repeats a long text": parquet(
-        {"instruction": ["a" * 2 * MIB] * 500, "output": ["b"] * 500}
+        {"instruction": ["a" * 2 * MIB] * 50, "output": ["b"] * 50}
     ),
     # Parquet that is none, or holds no rows
     "Parquet's first bytes": b"PAR1",
     "Parquet cut short": parquet({"instruction": ["a"], "output": ["b"]})[:-20],
     "Parquet with a huge footer": b"PAR1" + b"\xff\xff\xff\x7fPAR1",
     "Parquet with a negative footer": b"PAR1" + b"\xff\xff\xff\xffPAR1",
-    "Parquet without rows": parquet(
-        {"instruction": pa.array([], pa.string()), "output": pa.array([], pa.string())}
-    ),
+    "Parquet without rows": parquet({"instruction": NO_TEXTS, "output": NO_TEXTS}),
     "Parquet with other columns": parquet({"__class__": ["os.system"], "x": ["id"]}),
     "Parquet of bytes": parquet({"instruction": [b"\xff\xfe"], "output": [b"\x80"]}),
     "Parquet of nested lists": parquet({"instruction": [[["a"]]], "output": ["b"]}),
@@ -122,7 +121,7 @@ UPLOADS = {
     "an unknown role": b'{"messages": [{"role": "tool", "content": "a"}]}\n',
     "no turns": b'{"messages": []}\n',
     "a million turns without an answer": b'{"messages": [%s]}\n' % b",".join([b"0"] * 400_000),
-    "parts for a content": b'{"messages": [{"role": "user", "content": [{"type": "image"}]}]}\n',
+    "parts for a content": b'{"messages": [{"role": "user", "content": [{"type": "text"}]}]}\n',
     # other kinds of file
     "a pickle": pickle.dumps({"instruction": "a"}),
     "a page": b"<html><script>alert(1)</script></html>",
@@ -131,7 +130,7 @@ UPLOADS = {
     "a table": b"instruction,output\n=cmd|' /C calc'!A0,b\n",
     "YAML that builds objects": b"!!python/object/apply:os.system ['id']\n",
     "XML with entities": b'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>',
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("content", UPLOADS.values(), ids=UPLOADS.keys())
