@@ -132,7 +132,7 @@ def test_the_checkpoints_and_the_table_of_losses_end_at_the_last_step(
 
 
 def test_the_adapter_is_deleted_once_no_alias_points_at_it(
-    job: FineTuningJob, sdk: OpenAI, stack: LocalStack
+    job: FineTuningJob, sdk: OpenAI, client: Client
 ) -> None:
     model = job.fine_tuned_model
     assert model is not None
@@ -141,7 +141,7 @@ def test_the_adapter_is_deleted_once_no_alias_points_at_it(
     with pytest.raises(openai.ConflictError) as refused:
         sdk.models.delete(model)
     assert refused.value.code == "model-in-use"
-    sdk.delete(f"{stack.api_url}/v1/models/openai-capitals/aliases/champion", cast_to=type(None))
+    client.models.remove_alias("openai-capitals", "champion")
     assert sdk.models.delete(model).deleted
     with pytest.raises(openai.NotFoundError):
         sdk.models.retrieve(model)
