@@ -32,7 +32,7 @@ def bearer(token: KeyToken) -> dict[str, str]:
 
 
 async def guarded_routes(stage: Stage) -> list[tuple[str, str]]:
-    """Method and path of every route under /v1 and /openai/v1; what stands in braces has a name of its own."""
+    """Method and path of every route that asks for a key, with names for what is in braces."""
     paths = (await stage.get("/openapi.json"))["paths"]
     return [
         (method.upper(), re.sub(r"\{(\w+)\}", lambda match: NAMES[match[1]], path))
