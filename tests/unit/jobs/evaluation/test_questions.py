@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,7 +78,8 @@ def test_own_rows_are_scored_as_their_scorer_says(tmp_path: Path) -> None:
 
 def test_a_hub_data_set_is_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = [*sums(2), {"instruction": "3 + 1 =", "answer": None, "output": "no number"}]
-    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: given)
+    built = SimpleNamespace(download_and_prepare=lambda: None, as_dataset=lambda **_: given)
+    monkeypatch.setattr("workers.hub_rows._builder", lambda *_: built)
     data = {"dataset": "owner/sums", "split": "test"}
     (task,) = read_tasks([spec_of(data=data, max_rows=2)], {})
     assert [question.golds for question in task.questions] == [("1",), ("2",)]
