@@ -19,7 +19,7 @@ from deploy.local import LocalStack
 from service.client import Client
 from tests.end_to_end.test_readme import HUB_MODEL
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PAGE = (Path(__file__).parents[2] / "docs/openai.md").read_text()
 LAST_WITH_CLI = ("openai==2.34.0", "distro==1.9.0")

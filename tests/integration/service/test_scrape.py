@@ -69,7 +69,8 @@ def test_followers_are_counted_until_they_hang_up(service: ServiceProcess) -> No
     events = f"/v1/jobs/{service.submit()}/events"
 
     with service.client.stream("GET", events, headers={"Accept": "text/event-stream"}) as stream:
-        next(stream.iter_lines())
+        lines = stream.iter_lines()  # kept: the stream closes with its reader
+        next(lines)
         await_sample(service, key, "hyplora_followers", ("events",), 1)
 
     await_sample(service, key, "hyplora_followers", ("events",), 0)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -251,7 +252,7 @@ def test_every_setting_of_a_hyplora_spec_reaches_the_adapter(base: PreTrainedMod
 
 
 def test_pickled_weights_of_an_adapter_are_not_read(base: PreTrainedModel, tmp_path: Path) -> None:
-    save_adapter(build_adapter(base, LoraSpec()), tmp_path)
+    save_adapter(build_adapter(deepcopy(base), LoraSpec()), tmp_path)
     (tmp_path / "adapter_model.safetensors").unlink()
     torch.save({}, tmp_path / "adapter_model.bin")
     with pytest.raises(AdapterUnusableError, match=r"adapter_model\.safetensors cannot be read"):
