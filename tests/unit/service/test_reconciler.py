@@ -671,7 +671,6 @@ async def test_trouble_with_one_job_does_not_hold_up_the_others(
     stage.succeed(whole)
     run_id = stage.run_id(broken)
     stage.mlflow.runs[run_id] = replace(stage.mlflow.runs[run_id], metrics=None)  # type: ignore[arg-type]
-    stage.ray.end(f"{broken}-a1", DriverState.FAILED)
 
     await stage.work()
 
