@@ -143,11 +143,11 @@ async def test_a_wish_is_left_on_a_run_and_can_be_left_again(runs: MlflowRuns) -
 
 
 async def test_a_deleted_run_counts_as_gone(runs: MlflowRuns, client: MlflowClient) -> None:
-    ref = await runs.create("job-4", "sums", "")
+    ref = await runs.create("job-deleted", "sums", "")
     client.delete_run(ref.run_id)
 
     assert await runs.read(ref.run_id) is None
-    assert await runs.find("job-4") is None
+    assert await runs.find("job-deleted") is None
 
 
 async def test_parameters_and_the_document_can_be_logged_again(
